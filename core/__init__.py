@@ -1,0 +1,1 @@
+"""What every domain shares: the variational mathematics and the life of a run."""

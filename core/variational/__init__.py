@@ -1,0 +1,1 @@
+"""The mathematics: read `evidence`, then `objectives`."""
