@@ -60,8 +60,8 @@ class DiagonalNormal(_Diagonal):
     Args:
         loc: Mean :math:`\mu` of shape ``(*batch, *event)``.
         scale: Standard deviation :math:`\sigma > 0`; broadcasts against ``loc``.
-        event_dims: How many of the last dimensions are one event, e.g. 2 for the nodes and latents of
-            a graph, 0 for densities element by element (to be masked, then summed).
+        event_dims: How many of the last dimensions are one event, e.g. 2 for the nodes and latents
+            of a graph, 0 for densities element by element (to be masked, then summed).
 
     Raises:
         ValueError: If there are fewer dimensions than ``event_dims``.
@@ -216,8 +216,8 @@ def as_diagonal_normal(distribution: Distribution) -> DiagonalNormal:
     """Return the same distribution as a `DiagonalNormal`.
 
     Raises:
-        NotImplementedError: If it is not an ``Independent`` of a ``Normal``; what torch's registry says
-            for "no closed form".
+        NotImplementedError: If it is not an ``Independent`` of a ``Normal``; what torch's registry
+            says for "no closed form".
     """
     if isinstance(distribution, DiagonalNormal):
         return distribution

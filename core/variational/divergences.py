@@ -1,4 +1,4 @@
-"""The KL divergence: in closed form where one is registered, else by Monte Carlo, and it says which."""
+"""The KL divergence: closed form where one is registered, else Monte Carlo, and it says which."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ def kl(
     r"""Return :math:`KL(q \| p)` in nats, and whether it is in closed form.
 
     The registry is torch's (`torch.distributions.register_kl`), asked by calling it: a look-up by
-    class finds pairs (through ``TransformedDistribution``) that then have no formula. Without one, the
-    estimate is :math:`\log q(z) - \log p(z)` at ``value``, unbiased if ``value`` was drawn from ``q``.
+    class finds pairs (through ``TransformedDistribution``) that then have no formula. Without one,
+    the estimate is :math:`\log q(z) - \log p(z)` at ``value``, unbiased if that was drawn from
+    ``q``.
 
     Args:
         posterior: :math:`q`.
@@ -27,8 +28,8 @@ def kl(
         value: Samples of ``posterior``, of shape ``(*samples, *batch, *event)``.
 
     Returns:
-        The divergence, of shape ``batch`` in closed form and ``(*samples, *batch)`` otherwise; and True
-        for the closed form.
+        The divergence, of shape ``batch`` in closed form and ``(*samples, *batch)`` otherwise; and
+        True for the closed form.
 
     Raises:
         ValueError: If there is no closed form and no ``value``, or the events differ.
@@ -44,8 +45,8 @@ def kl(
     except NotImplementedError:
         if value is None:
             raise ValueError(
-                f"kl: no closed form for {_name(posterior)} and {_name(prior)}; give samples of the "
-                "posterior as 'value' for a Monte Carlo estimate"
+                f"kl: no closed form for {_name(posterior)} and {_name(prior)}; give samples of "
+                "the posterior as 'value' for a Monte Carlo estimate"
             ) from None
     return posterior.log_prob(value) - prior.log_prob(value), False
 
