@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 from torch import Size, Tensor
@@ -42,7 +41,7 @@ class _Diagonal(Distribution):
                 f"event shape {tuple(self._event_shape)}"
             )
 
-    @constraints.dependent_property(is_discrete=False)
+    @property
     def support(self) -> constraints.Constraint:
         """The values that it covers."""
         return constraints.independent(constraints.real, self.event_dims)
@@ -71,7 +70,6 @@ class DiagonalNormal(_Diagonal):
         torch.Size([3])
     """
 
-    arg_constraints: ClassVar = {"loc": constraints.real, "scale": constraints.positive}
     has_rsample = True
 
     def __init__(self, loc: Tensor, scale: Tensor, event_dims: int = 1) -> None:
@@ -80,6 +78,11 @@ class DiagonalNormal(_Diagonal):
         self.loc = loc
         self.scale = scale
         self._shape(loc, event_dims)
+
+    @property
+    def arg_constraints(self) -> dict[str, constraints.Constraint]:
+        """What the parameters may be."""
+        return {"loc": constraints.real, "scale": constraints.positive}
 
     @property
     def mean(self) -> Tensor:
@@ -144,13 +147,16 @@ class LogitsBernoulli(_Diagonal):
         torch.Size([3])
     """
 
-    arg_constraints: ClassVar = {"logits": constraints.real}
-
     def __init__(self, logits: Tensor, event_dims: int = 1) -> None:
         self.logits = logits
         self._shape(logits, event_dims)
 
-    @constraints.dependent_property(is_discrete=True)
+    @property
+    def arg_constraints(self) -> dict[str, constraints.Constraint]:
+        """What the parameters may be."""
+        return {"logits": constraints.real}
+
+    @property
     def support(self) -> constraints.Constraint:
         """The values that it covers."""
         return constraints.independent(constraints.boolean, self.event_dims)
