@@ -24,6 +24,7 @@ class Data(Section):
     use_features: bool = True
     valid_fraction: Fraction = 0.05
     test_fraction: Fraction = 0.10
+    batch_edges: PositiveInt = 4096
 
     @model_validator(mode="after")
     def _source_has_what_it_needs(self) -> Data:

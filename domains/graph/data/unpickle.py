@@ -1,0 +1,89 @@
+"""Reading pickles that hold arrays and nothing else, because a pickle can run any program."""
+
+from __future__ import annotations
+
+import pickle
+from collections import defaultdict
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from scipy import sparse
+
+from core.runtime.errors import UserError
+
+
+class SparseState:
+    """Stands in for a sparse matrix while it is read: its parts are checked before scipy sees them."""
+
+    data: np.ndarray
+    indices: np.ndarray
+    indptr: np.ndarray
+    _shape: tuple[int, int]
+
+    def matrix(self) -> sparse.csr_matrix:
+        """The matrix, with every index checked.
+
+        Raises:
+            ValueError: If the parts do not fit together.
+        """
+        parts = (self.data, self.indices, self.indptr)
+        matrix = sparse.csr_matrix(parts, shape=tuple(map(int, self._shape)))
+        matrix.check_format(full_check=True)
+        return matrix
+
+
+_reconstruct = np.ndarray(0).__reduce__()[0]
+ALLOWED: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+    ("scipy.sparse.csr", "csr_matrix"): SparseState,
+    ("scipy.sparse._csr", "csr_matrix"): SparseState,
+    ("collections", "defaultdict"): defaultdict,
+    ("__builtin__", "list"): list,
+    ("builtins", "list"): list,
+    ("__builtin__", "int"): int,
+    ("builtins", "int"): int,
+}
+
+
+class _ArraysOnly(pickle.Unpickler):
+    def __init__(self, file: IO[bytes], place: Path | str) -> None:
+        super().__init__(file, encoding="latin1")
+        self.place = place
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in ALLOWED:
+            raise UserError(
+                f"{self.place}: the pickle asks for '{module}.{name}'; only numpy arrays, scipy csr matrices, "
+                "dicts and lists are read; do not trust this file"
+            )
+        return ALLOWED[module, name]
+
+
+def unpickle(file: IO[bytes], place: Path | str) -> Any:
+    """The array, csr matrix or dict in a pickle.
+
+    Raises:
+        UserError: If the pickle asks for anything else, or is damaged.
+    """
+    try:
+        value = _ArraysOnly(file, place).load()
+        return value.matrix() if isinstance(value, SparseState) else value
+    except (
+        pickle.UnpicklingError,
+        EOFError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        KeyError,
+        IndexError,
+        OverflowError,
+        MemoryError,
+    ) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{place}: not a readable pickle ({reason}); download the file again"
+        ) from error
