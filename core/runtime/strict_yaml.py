@@ -251,10 +251,10 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: _Dumper, text: str) -> yaml.Node:
-    mistakable = any(pattern.fullmatch(text) for pattern in (_NULL, _BOOL, _INT, _FLOAT, _SPECIAL))
-    return dumper.represent_scalar(
-        "tag:yaml.org,2002:str", text, style='"' if mistakable else None
+    quote = not text.isprintable() or any(
+        pattern.fullmatch(text) for pattern in (_NULL, _BOOL, _INT, _FLOAT, _SPECIAL)
     )
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if quote else None)
 
 
 def _represent_list(dumper: _Dumper, items: list[Any]) -> yaml.Node:
