@@ -1,0 +1,413 @@
+"""The training loop, on Lightning Fabric, to be read from top to bottom.
+
+Every random number is a function of (seed, step) and every batch of (seed, epoch, index); a checkpoint
+holds the rest. So a run killed anywhere and resumed ends with the same bytes as one that was not (one
+device, the same number of threads).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from core.contract import Batches, Domain
+from core.runtime import checkpoint
+from core.runtime.config import Settings, Training
+from core.runtime.errors import Interrupted, RunFailed, UserError, did_you_mean
+from core.runtime.folder import say, write_atomic
+from core.runtime.order import seed_everything_at
+from core.runtime.progress import Progress
+from core.variational.objectives import ELBO, IWAE, Loss
+from core.variational.schedules import learning_rate_factor
+
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+
+
+class Step(nn.Module):
+    """Model and objective as one module, so that compiling and wrapping see the whole step.
+
+    The batch is handed over as an attribute: Fabric's precision plug-in would try to rebuild a frozen
+    dataclass that is passed as an argument.
+    """
+
+    def __init__(self, model: nn.Module, objective: ELBO | IWAE) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = objective
+        self.batch: Any = None
+        self.fraction = 0.0
+        self.result: Loss | None = None
+
+    def forward(self) -> Tensor:
+        """Return the loss of the batch that was set; the whole `Loss` stands in ``result``."""
+        evidence = self.model.evidence(self.batch, self.objective.samples)
+        self.result = self.objective(evidence, self.fraction)
+        return self.result.loss
+
+
+@dataclass
+class Meter:
+    """Running sums of the logged terms; part of the checkpoint, so that no row depends on a kill."""
+
+    sums: dict[str, float] = field(default_factory=dict)
+    steps: int = 0
+
+    def add(self, numbers: Mapping[str, float]) -> None:
+        """Add the terms of one step."""
+        for name, number in numbers.items():
+            self.sums[name] = self.sums.get(name, 0.0) + number
+        self.steps += 1
+
+    def flush(self) -> dict[str, float]:
+        """Return the means since the last call and start anew."""
+        means = {f"train/{name}": total / self.steps for name, total in self.sums.items()}
+        self.sums, self.steps = {}, 0
+        return means
+
+
+@dataclass
+class Position:
+    """How far a training is, and which checkpoint is the best so far."""
+
+    step: int = 0
+    best: float | None = None
+    best_step: int = 0
+    without_improvement: int = 0
+    stopped: bool = False
+
+
+def build_objective(settings: Settings) -> ELBO | IWAE:
+    """The objective that the settings name."""
+    chosen = settings.objective
+    if chosen.kind == "iwae":
+        return IWAE(samples=chosen.samples)
+    return ELBO(
+        samples=chosen.samples,
+        beta=chosen.beta,
+        warmup=chosen.warmup,
+        free_bits=chosen.free_bits,
+        weights=chosen.weights,
+    )
+
+
+def configure(settings: Settings) -> Fabric:
+    """Set threads and determinism for this process and return the Fabric of the settings.
+
+    Raises:
+        UserError: If several devices are asked for outside of torchrun, or there is no GPU to be had.
+    """
+    compute = settings.compute
+    wanted = compute.devices * compute.nodes
+    if wanted > 1 and int(os.environ.get("WORLD_SIZE", "1")) != wanted:
+        raise UserError(
+            f"compute.devices: {compute.devices} on {compute.nodes} node(s) needs {wanted} processes; start them "
+            f"with: torchrun --nnodes {compute.nodes} --nproc-per-node {compute.devices} -m domains resume RUN"
+        )
+    if compute.accelerator == "cuda" and not torch.cuda.is_available():
+        raise UserError("compute.accelerator: 'cuda', but torch finds no GPU here; use 'auto' or 'cpu'")
+    if compute.threads is not None:
+        torch.set_num_threads(compute.threads)
+    if compute.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(compute.deterministic)
+    accelerator = compute.accelerator
+    if accelerator == "auto":
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    fabric = Fabric(
+        accelerator=accelerator,
+        devices=compute.devices,
+        num_nodes=compute.nodes,
+        precision=settings.training.precision,
+    )
+    fabric.launch()
+    return fabric
+
+
+def train(domain: Domain[Any, Any, Any], settings: Settings, run: Path) -> None:
+    """Train from the newest checkpoint of the run, or from the start, to the end.
+
+    Raises:
+        RunFailed: If a term goes non-finite or a checkpoint cannot be written.
+        Interrupted: If SIGINT or SIGTERM came; the step was finished and a checkpoint written.
+        UserError: If ``training.monitor`` names no score.
+    """
+    fabric = configure(settings)
+    data, options = run / "data", settings.training
+    batches = domain.batches(settings, data, "train")
+    valid = domain.batches(settings, data, "valid")
+    steps_per_epoch = len(batches) // fabric.world_size
+    if steps_per_epoch == 0:
+        raise UserError(f"compute.devices: {fabric.world_size}, but an epoch has {len(batches)} batches")
+    total = options.epochs * steps_per_epoch
+
+    seed_everything_at(settings.seed, "init")
+    model = domain.model(settings, data)
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema)) if options.ema else None
+    objective = build_objective(settings)
+    optimizer = _optimizer(model, options)
+    step_module, optimizer = fabric.setup(Step(model, objective), optimizer)
+    if average is not None:
+        average = average.to(fabric.device)
+    evaluated = average.module if average is not None else model
+    call = torch.compile(step_module) if options.compile else step_module
+    inner: Step = step_module.module
+
+    first = fabric.is_global_zero
+    state = _State(run, settings, model, average, optimizer, Meter(), Position(), writes=first)
+    history = History(run / "history.jsonl", writes=first)
+    state.restore()
+    history.cut(state.position.step)
+    position = state.position
+
+    with stop_signals() as stop, Progress("training", total, position.step) as progress:
+        if position.step == 0:
+            scores = _validate(domain, settings, data, evaluated, valid, fabric)
+            _accept(state, scores, epoch=0)
+            history.add(step=0, epoch=0, **_prefixed("valid/", scores))
+        while position.step < total and not position.stopped:
+            epoch, index = divmod(position.step, steps_per_epoch)
+            inner.batch = to_device(
+                batches.batch(epoch, index * fabric.world_size + fabric.global_rank), fabric.device
+            )
+            inner.fraction = fraction = position.step / total
+            _set_learning_rate(optimizer, options, fraction)
+            seed_everything_at(settings.seed, "step", position.step, fabric.global_rank)
+
+            loss = call()
+            numbers = _numbers(inner.result)
+            _require_finite(numbers, position.step, epoch, run)
+            fabric.backward(loss)
+            if options.clip_norm is not None:
+                fabric.clip_gradients(step_module, optimizer, max_norm=options.clip_norm)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if average is not None:
+                average.update_parameters(model)
+            state.meter.add(numbers)
+            position.step += 1
+
+            last_of_epoch = index == steps_per_epoch - 1
+            validating = last_of_epoch and (
+                (epoch + 1) % options.validate_every == 0 or position.step == total
+            )
+            row: dict[str, float] = {}
+            if validating or position.step % options.log_every == 0:
+                row |= state.meter.flush()
+            if validating:
+                scores = _validate(domain, settings, data, evaluated, valid, fabric)
+                _accept(state, scores, epoch + 1)
+                row |= _prefixed("valid/", scores)
+            if row:
+                history.add(step=position.step, epoch=epoch + 1 if last_of_epoch else epoch, **row)
+                progress.show(position.step, row)
+            elif position.step % 16 == 0:
+                progress.show(position.step, {})
+            if position.step % options.checkpoint_every == 0 and position.step < total:
+                state.save("last")
+            if stop.is_set():
+                state.save("last")
+                raise Interrupted(run)
+    state.save("last")
+    if position.stopped:
+        say(f"stopped early at step {position.step}: no better {options.monitor} in {options.patience} looks")
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """Move a batch: a tensor, a mapping of tensors, or anything with ``to(device)``."""
+    if device.type == "cpu":
+        return batch
+    if isinstance(batch, Mapping):
+        return {name: to_device(item, device) for name, item in batch.items()}
+    return batch.to(device)
+
+
+def _optimizer(model: nn.Module, options: Training) -> torch.optim.Optimizer:
+    extra = {"momentum": 0.9} if options.optimizer == "sgd" else {"fused": True}
+    return OPTIMIZERS[options.optimizer](
+        model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, **extra
+    )
+
+
+def _set_learning_rate(optimizer: Any, options: Training, fraction: float) -> None:
+    rate = options.learning_rate * learning_rate_factor(options.decay, options.warmup, fraction)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def _numbers(loss: Loss) -> dict[str, float]:
+    """All terms of a step as plain numbers, with a single transfer from the device."""
+    terms = {"loss": loss.loss, "value": loss.value, **loss.terms}
+    return dict(zip(terms, torch.stack([*terms.values()]).tolist(), strict=True))
+
+
+def _require_finite(numbers: Mapping[str, float], step: int, epoch: int, run: Path) -> None:
+    if math.isfinite(numbers["loss"]):
+        return
+    bad = [name for name, number in numbers.items() if not math.isfinite(number)]
+    parts = [name for name in bad if name not in ("loss", "value")] or bad
+    intact = sorted((run / "checkpoints").glob("*-*"), reverse=True)
+    kept = f"the last good checkpoint is {intact[0]}" if intact else "no checkpoint was written yet"
+    raise RunFailed(
+        f"{run}: {', '.join(parts)} became non-finite at step {step + 1} (epoch {epoch + 1}); {kept}; "
+        "try a smaller training.learning_rate or set training.clip_norm"
+    )
+
+
+def _validate(
+    domain: Domain[Any, Any, Any],
+    settings: Settings,
+    data: Path,
+    model: nn.Module,
+    batches: Batches[Any],
+    fabric: Fabric,
+) -> dict[str, float]:
+    """Scores on the validation split: the objective's value and the domain's own."""
+    model.eval()
+    seed_everything_at(settings.seed, "validation")
+    objective, values = build_objective(settings), []
+    with torch.no_grad():
+        for index in range(len(batches)):
+            batch = to_device(batches.batch(0, index), fabric.device)
+            values.append(float(objective(model.evidence(batch, objective.samples)).value))
+        scores = {settings.objective.kind: sum(values) / len(values)}
+        scores |= domain.validate(settings, data, model)
+    model.train()
+    monitor = settings.training.monitor
+    if monitor not in scores:
+        raise UserError(
+            f"training.monitor: no score {monitor!r}{did_you_mean(monitor, scores)}; there are: {', '.join(scores)}"
+        )
+    return scores
+
+
+def _accept(state: _State, scores: Mapping[str, float], epoch: int) -> None:
+    """Keep the checkpoint if its monitored score is the best so far; count towards early stopping."""
+    options, position = state.settings.training, state.position
+    score = scores[options.monitor]
+    sign = 1 if options.direction == "higher" else -1
+    if position.best is None or sign * score > sign * position.best:
+        position.best, position.best_step, position.without_improvement = score, position.step, 0
+        state.save("best", {"epoch": epoch, "chosen_by": options.monitor, "score": score})
+    else:
+        position.without_improvement += 1
+        position.stopped = options.patience is not None and position.without_improvement >= options.patience
+
+
+def _prefixed(prefix: str, scores: Mapping[str, float]) -> dict[str, float]:
+    return {prefix + name: value for name, value in scores.items()}
+
+
+@dataclass
+class _State:
+    """What a checkpoint holds."""
+
+    run: Path
+    settings: Settings
+    model: nn.Module
+    average: AveragedModel | None
+    optimizer: Any
+    meter: Meter
+    position: Position
+    writes: bool
+
+    def save(self, kind: checkpoint.Kind, record: Mapping[str, Any] | None = None) -> None:
+        """Write ``last`` (weights and all that is needed to go on) or ``best`` (the weights to use)."""
+        if not self.writes:
+            return
+        model = self.average.module if kind == "best" and self.average is not None else self.model
+        training_state = None
+        if kind == "last":
+            training_state = {
+                "optimizer": self.optimizer.state_dict(),
+                "average": None if self.average is None else self.average.state_dict(),
+                "meter": vars(self.meter),
+                "position": vars(self.position),
+            }
+        checkpoint.write(
+            self.run / "checkpoints",
+            kind,
+            self.position.step,
+            model.state_dict(),
+            self.settings,
+            record or {},
+            training_state,
+        )
+
+    def restore(self) -> None:
+        """Go on from the newest intact checkpoint, if there is one."""
+        found = checkpoint.read_newest(self.run / "checkpoints", "last", self.settings, say)
+        if found is None:
+            return
+        self.model.load_state_dict(found.weights())
+        saved = found.training_state()
+        self.optimizer.load_state_dict(saved["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(saved["average"])
+        self.meter.sums, self.meter.steps = saved["meter"]["sums"], saved["meter"]["steps"]
+        for name, value in saved["position"].items():
+            setattr(self.position, name, value)
+        say(f"going on from step {self.position.step}")
+
+
+class History:
+    """``history.jsonl``: one row of numbers a line, appended as they come."""
+
+    def __init__(self, path: Path, writes: bool = True) -> None:
+        self.path = path
+        self.writes = writes
+
+    def cut(self, step: int) -> None:
+        """Drop the rows after ``step``, which a resumed run will write again."""
+        if not self.path.exists() or not self.writes:
+            return
+        kept = [line for line in self.path.read_text().splitlines(keepends=True) if _before(line, step)]
+        write_atomic(self.path, "".join(kept if step else []))
+
+    def add(self, **row: float) -> None:
+        """Append a row."""
+        if not self.writes:
+            return
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def _before(line: str, step: int) -> bool:
+    """Whether a line is whole (a kill may cut the last one) and not after ``step``."""
+    return line.endswith("}\n") and json.loads(line)["step"] <= step
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """Turn SIGINT and SIGTERM into an event while the loop runs; a second signal acts at once."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, _frame: object) -> None:
+        event.set()
+        signal.signal(number, before[number])
+        print("stopping after this step; once more to stop at once", file=sys.stderr)
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
