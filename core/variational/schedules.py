@@ -99,7 +99,7 @@ def learning_rate_factor(
             [0, 1].
 
     Example:
-        >>> learning_rate_factor("cosine", warmup=0.2, fraction=0.6)
+        >>> learning_rate_factor("cosine", warmup=0.5, fraction=0.75)
         0.5
     """
     rise = linear_warmup(fraction, warmup)

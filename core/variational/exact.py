@@ -1,0 +1,354 @@
+"""Models whose log-likelihood is known, and the self-test that holds the mathematics against it.
+
+All is linear and Gaussian, and the columns of the weight are orthogonal: the exact posterior is
+then a `DiagonalNormal`, so that the very classes of a training are tested.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
+
+from core.variational.diagnostics import own_random_stream
+from core.variational.distributions import DiagonalNormal
+from core.variational.evidence import Evidence, Latent
+from core.variational.objectives import ELBO, IWAE
+
+
+class LinearGaussian(nn.Module):
+    r"""One latent group with a known log-likelihood.
+
+    .. math:: z \sim \mathcal N(0, I), \quad x \mid z \sim \mathcal N(W z + b, s^2 I), \quad
+        x \sim \mathcal N(b, W W^\top + s^2 I)
+
+    The posterior is exact unless it is bent on purpose: each scale times ``stretch``, each mean
+    moved by ``shift`` exact scales.
+
+    References:
+        Tipping and Bishop, "Probabilistic Principal Component Analysis", JRSS B 61, 1999, eq. 3-7.
+
+    Args:
+        weight: :math:`W`, with orthogonal columns.
+        bias: :math:`b`.
+        scale: Standard deviation of the noise :math:`s`.
+        stretch: Factor on the scales of the posterior; above 1 the importance weights are bounded.
+        shift: Offset of its means in exact posterior scales.
+
+    Raises:
+        ValueError: If the columns of the weight are not orthogonal.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(
+        self,
+        weight: Float[Tensor, "feature latent"],
+        bias: Float[Tensor, " feature"],
+        scale: float,
+        stretch: float = 1.0,
+        shift: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("weight", _orthogonal(weight))
+        self.register_buffer("bias", bias)
+        self.scale, self.stretch, self.shift = scale, stretch, shift
+
+    @property
+    def latent(self) -> int:
+        """Number of latent dimensions in all."""
+        return self.weight.shape[1]
+
+    def log_evidence(self, x: Float[Tensor, "batch feature"]) -> Float[Tensor, " batch"]:
+        """Return the exact log-likelihood, in nats."""
+        return _log_evidence(x, self, torch.ones_like(self.weight[0]))
+
+    def sample(self, examples: int) -> Float[Tensor, "example feature"]:
+        """Draw from the model."""
+        z = torch.randn(examples, self.latent).to(self.weight)
+        return _observe(z, self).rsample()
+
+    def exact_posterior(self, x: Float[Tensor, "batch feature"]) -> DiagonalNormal:
+        """Return the true posterior of the latent."""
+        seen, precision = _projection(x, self)
+        return _normal(seen / (1 + precision), 1 + precision)
+
+    def evidence(self, batch: Float[Tensor, "batch feature"], samples: int = 1) -> Evidence:
+        """What the model says, from random draws."""
+        return self.evidence_at(batch, torch.randn(samples, len(batch), self.latent).to(batch))
+
+    def evidence_at(
+        self, batch: Float[Tensor, "batch feature"], noise: Float[Tensor, "samples batch latent"]
+    ) -> Evidence:
+        """What the model says at the draws that this noise makes."""
+        posterior = _bend(self.exact_posterior(batch), self)
+        z = posterior.loc + posterior.scale * noise
+        return Evidence(
+            {"x": _observe(z, self).log_prob(batch)},
+            [Latent("z", z, posterior, _standard(posterior))],
+        )
+
+
+class TwoLevelLinearGaussian(nn.Module):
+    r"""Two latent groups, one the parent of the other, with a known log-likelihood.
+
+    .. math:: z_2 \sim \mathcal N(0, I), \quad z_1 \mid z_2 \sim \mathcal N(a z_2, t^2 I), \quad
+        x \mid z_1 \sim \mathcal N(W z_1 + b, s^2 I)
+
+    The posterior runs from the top, :math:`q(z_2 \mid x)\, q(z_1 \mid z_2, x)`, and is exact
+    unless it is bent on purpose as in `LinearGaussian`.
+
+    Args:
+        slope: :math:`a`, element by element.
+        middle_scale: :math:`t`.
+        weight: :math:`W`, with orthogonal columns.
+        bias: :math:`b`.
+        scale: :math:`s`.
+        stretch: Factor on the scales of the posteriors.
+        shift: Offset of their means in exact posterior scales.
+
+    Raises:
+        ValueError: If the columns of the weight are not orthogonal.
+    """
+
+    slope: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(
+        self,
+        slope: Float[Tensor, " latent"],
+        middle_scale: float,
+        weight: Float[Tensor, "feature latent"],
+        bias: Float[Tensor, " feature"],
+        scale: float,
+        stretch: float = 1.0,
+        shift: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("slope", slope)
+        self.register_buffer("weight", _orthogonal(weight))
+        self.register_buffer("bias", bias)
+        self.middle_scale, self.scale = middle_scale, scale
+        self.stretch, self.shift = stretch, shift
+
+    @property
+    def latent(self) -> int:
+        """Number of latent dimensions in all."""
+        return 2 * self.weight.shape[1]
+
+    def log_evidence(self, x: Float[Tensor, "batch feature"]) -> Float[Tensor, " batch"]:
+        """Return the exact log-likelihood, in nats."""
+        return _log_evidence(x, self, self.slope.square() + self.middle_scale**2)
+
+    def sample(self, examples: int) -> Float[Tensor, "example feature"]:
+        """Draw from the model."""
+        top, noise = torch.randn(2, examples, len(self.slope)).to(self.weight)
+        return _observe(self.slope * top + self.middle_scale * noise, self).rsample()
+
+    def evidence(self, batch: Float[Tensor, "batch feature"], samples: int = 1) -> Evidence:
+        """What the model says, from random draws."""
+        return self.evidence_at(batch, torch.randn(samples, len(batch), self.latent).to(batch))
+
+    def evidence_at(
+        self, batch: Float[Tensor, "batch feature"], noise: Float[Tensor, "samples batch latent"]
+    ) -> Evidence:
+        """What the model says at the draws that this noise makes."""
+        noise_top, noise_middle = noise.chunk(2, -1)
+        seen, precision = _projection(batch, self)
+        # Given z_2, the estimate seen / precision of z_1 has this variance around a z_2.
+        spread = self.middle_scale**2 + 1 / precision
+        weight = self.slope / spread
+        precision_top = 1 + self.slope * weight
+        top = _bend(_normal(weight * seen / precision / precision_top, precision_top), self)
+        z_top = top.loc + top.scale * noise_top
+        precision_middle = precision + self.middle_scale**-2
+        expected = self.slope * z_top
+        loc = (seen + expected * self.middle_scale**-2) / precision_middle
+        middle = _bend(_normal(loc, precision_middle), self)
+        z_middle = middle.loc + middle.scale * noise_middle
+        prior = DiagonalNormal(expected, torch.full_like(expected, self.middle_scale))
+        return Evidence(
+            {"x": _observe(z_middle, self).log_prob(batch)},
+            [
+                Latent("z2", z_top, top, _standard(top)),
+                Latent("z1", z_middle, middle, prior),
+            ],
+        )
+
+
+Exact = LinearGaussian | TwoLevelLinearGaussian
+
+
+def cubature_noise(model: Exact, batch: Tensor) -> Float[Tensor, "samples batch latent"]:
+    r"""Return noise at which the plain mean of any quadratic is its exact expectation.
+
+    .. math:: \pm \sqrt d\, e_j, \quad j = 1 \dots d
+
+    With it a mean over samples is an integral: an ELBO of a linear-Gaussian model has no noise.
+
+    References:
+        Arasaratnam and Haykin, "Cubature Kalman Filters", IEEE TAC 54(6), 2009: the third-degree
+        spherical-radial rule.
+    """
+    points = math.sqrt(model.latent) * torch.eye(model.latent).to(batch)
+    return torch.cat([points, -points]).unsqueeze(1).expand(-1, len(batch), -1)
+
+
+def small_linear_gaussian(stretch: float = 1.0, shift: float = 0.0) -> LinearGaussian:
+    """Return a model of 6 features and 3 latents, in float64."""
+    weight, bias = _small_parameters()
+    return LinearGaussian(weight, bias, 0.7, stretch, shift)
+
+
+def small_two_level(stretch: float = 1.0, shift: float = 0.0) -> TwoLevelLinearGaussian:
+    """Return a model of 6 features and 3 latents on each of two levels, in float64."""
+    weight, bias = _small_parameters()
+    slope = torch.tensor([0.9, -0.5, 1.4], dtype=torch.float64)
+    return TwoLevelLinearGaussian(slope, 0.6, weight, bias, 0.7, stretch, shift)
+
+
+@dataclass(frozen=True)
+class Check:
+    """A number of the self-test, which must not exceed its limit.
+
+    Args:
+        name: What was measured, with its unit.
+        value: The number.
+        limit: The largest allowed.
+        passed: Whether it was kept.
+    """
+
+    name: str
+    value: float
+    limit: float
+    passed: bool
+
+
+def self_test(seed: int = 0) -> list[Check]:
+    """Hold the objectives and the KL against known values, in a few seconds.
+
+    Args:
+        seed: Seed of its own random numbers; the global stream stays where it is.
+    """
+    with torch.no_grad(), own_random_stream(seed):
+        return [
+            *_exact_posterior("flat", small_linear_gaussian()),
+            *_exact_posterior("two-level", small_two_level()),
+            _gap_is_the_divergence(small_linear_gaussian(stretch=1.4, shift=0.5)),
+            *_importance_weighted("flat", small_linear_gaussian(stretch=1.4, shift=0.5)),
+            *_importance_weighted("two-level", small_two_level(stretch=1.3, shift=0.2)),
+            *_closed_forms(),
+        ]
+
+
+def _check(name: str, value: Tensor, limit: float) -> Check:
+    number = float(value)
+    return Check(name, number, limit, number <= limit)
+
+
+def _exact_posterior(name: str, model: Exact) -> list[Check]:
+    x = model.sample(32)
+    exact = model.log_evidence(x)
+    elbo = ELBO()(model.evidence_at(x, cubature_noise(model, x))).value
+    ratios = model.evidence(x, 8).log_joint_ratio()
+    return [
+        _check(f"{name}: |ELBO - log p|, nats", (elbo - exact.mean()).abs(), 1e-6),
+        _check(f"{name}: |log weight - log p|, nats", (ratios - exact).abs().max(), 1e-6),
+    ]
+
+
+def _gap_is_the_divergence(model: LinearGaussian) -> Check:
+    x = model.sample(32)
+    evidence = model.evidence_at(x, cubature_noise(model, x))
+    gap = model.log_evidence(x).mean() - ELBO()(evidence).value
+    expected = kl_divergence(evidence.latents[0].posterior, model.exact_posterior(x)).mean()
+    return _check("flat, wrong posterior: |gap - KL|, nats", (gap - expected).abs(), 1e-6)
+
+
+def _importance_weighted(name: str, model: Exact, repeats: int = 32) -> list[Check]:
+    x = model.sample(16)
+    objective = IWAE(samples=1000)
+    values = torch.stack([objective(model.evidence(x, 1000)).value for _ in range(repeats)])
+    excess = values.mean() - model.log_evidence(x).mean()
+    error = values.std() / math.sqrt(repeats)
+    return [
+        _check(f"{name}, wrong posterior: |IWAE-1000 - log p|, nats", excess.abs(), 0.01),
+        _check(f"{name}, wrong posterior: IWAE-1000 above log p, SE", excess / error, 3.0),
+    ]
+
+
+def _closed_forms(draws: int = 20_000) -> list[Check]:
+    loc, scale = torch.randn(2, 8, 4, dtype=torch.float64)
+    scale = scale.exp()
+    posterior, prior = DiagonalNormal(loc, scale), DiagonalNormal(loc.flip(0), scale.flip(1))
+    pairs = {
+        "DiagonalNormal, DiagonalNormal": (posterior, prior),
+        "DiagonalNormal, Independent(Normal)": (posterior, _independent(prior)),
+        "Independent(Normal), DiagonalNormal": (_independent(posterior), prior),
+    }
+    checks = []
+    for name, (q, p) in pairs.items():
+        z = q.rsample((draws,))
+        ratios = q.log_prob(z) - p.log_prob(z)
+        errors = (kl_divergence(q, p) - ratios.mean(0)) / (ratios.std(0) / math.sqrt(draws))
+        checks.append(
+            _check(f"KL({name}): closed form - Monte Carlo, SE", errors.abs().max(), 4.0)
+        )
+    return checks
+
+
+def _small_parameters() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(7)
+    matrix = torch.randn(6, 3, generator=generator, dtype=torch.float64)
+    columns = torch.linalg.qr(matrix).Q * torch.tensor([2.0, 1.0, 0.4], dtype=torch.float64)
+    return columns, torch.randn(6, generator=generator, dtype=torch.float64)
+
+
+def _orthogonal(weight: Tensor) -> Tensor:
+    gram = weight.T @ weight
+    off_diagonal = (gram - gram.diagonal().diag()).abs().max()
+    if off_diagonal > 1e-6 * gram.diagonal().max():
+        raise ValueError(
+            f"weight: columns with an inner product of {float(off_diagonal):.3g}; they must be "
+            "orthogonal for the posterior to be diagonal"
+        )
+    return weight
+
+
+def _projection(x: Tensor, model: Exact) -> tuple[Tensor, Tensor]:
+    """Return :math:`W^T (x - b) / s^2` and the precision :math:`diag(W^T W) / s^2`."""
+    precision = model.weight.square().sum(0) / model.scale**2
+    return (x - model.bias) @ model.weight / model.scale**2, precision
+
+
+def _normal(loc: Tensor, precision: Tensor) -> DiagonalNormal:
+    return DiagonalNormal(loc, precision.rsqrt())
+
+
+def _standard(posterior: DiagonalNormal) -> DiagonalNormal:
+    return DiagonalNormal(torch.zeros_like(posterior.loc), torch.ones_like(posterior.loc))
+
+
+def _bend(exact: DiagonalNormal, model: Exact) -> DiagonalNormal:
+    return DiagonalNormal(exact.loc + model.shift * exact.scale, exact.scale * model.stretch)
+
+
+def _observe(z: Tensor, model: Exact) -> DiagonalNormal:
+    loc = z @ model.weight.T + model.bias
+    return DiagonalNormal(loc, torch.full_like(loc, model.scale))
+
+
+def _log_evidence(x: Tensor, model: Exact, variances: Tensor) -> Tensor:
+    noise = model.scale**2 * torch.eye(len(model.bias)).to(model.weight)
+    covariance = (model.weight * variances) @ model.weight.T + noise
+    return MultivariateNormal(model.bias, covariance).log_prob(x)
+
+
+def _independent(normal: DiagonalNormal) -> Independent:
+    return Independent(Normal(normal.loc, normal.scale), normal.event_dims)
