@@ -1,4 +1,4 @@
-"""What a domain gives to the rest: a record of functions. Nothing to override, nothing inherited."""
+"""What a domain gives to the rest: a record of functions; nothing to override or inherit."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ BatchT_co = TypeVar("BatchT_co", covariant=True)
 class Batches(Protocol[BatchT_co]):
     """The batches of one split, each a function of (seed, epoch, index) alone.
 
-    That is what makes a resumed run end with the same bytes as an uninterrupted one: nothing has to be
-    replayed to find the next batch.
+    That is what makes a resumed run end with the same bytes as an uninterrupted one: nothing has
+    to be replayed to find the next batch.
     """
 
     def __len__(self) -> int:
@@ -30,7 +30,7 @@ class Batches(Protocol[BatchT_co]):
         ...
 
     def batch(self, epoch: int, index: int) -> BatchT_co:
-        """Batch ``index`` of ``epoch``; a batch that is not a tensor or mapping has a method ``to(device)``."""
+        """Batch ``index`` of ``epoch``: a tensor, a mapping, or an object with ``to(device)``."""
         ...
 
 

@@ -66,7 +66,9 @@ class LinearVAE(nn.Module):
         z = posterior.rsample((samples,))
         likelihood = DiagonalNormal(self.decoder(z), torch.ones(()))
         prior = DiagonalNormal(torch.zeros_like(loc), torch.ones(()))
-        return Evidence({"x": likelihood.log_prob(batch.values)}, [Latent("z", z, posterior, prior)])
+        return Evidence(
+            {"x": likelihood.log_prob(batch.values)}, [Latent("z", z, posterior, prior)]
+        )
 
 
 def prepare(config: ToySettings, folder: Path) -> DataCard:
@@ -78,14 +80,23 @@ def prepare(config: ToySettings, folder: Path) -> DataCard:
     if config.data.broken_at is not None:
         points[config.data.broken_at, 0] = float("nan")
     torch.save(points, folder / "points.pt")
-    return DataCard(source="drawn", licence="none", fingerprint=f"{config.seed:064d}", facts={"points": len(points)})
+    return DataCard(
+        source="drawn",
+        licence="none",
+        fingerprint=f"{config.seed:064d}",
+        facts={"points": len(points)},
+    )
 
 
 def batches(config: ToySettings, folder: Path, split: str) -> Shuffled[Tensor, Points]:
     """The points in batches; every split is the same ones."""
     points = torch.load(folder / "points.pt", weights_only=True)
     return Shuffled(
-        points, config.data.batch_size, lambda rows: Points(torch.stack(rows)), config.seed, split == "train"
+        points,
+        config.data.batch_size,
+        lambda rows: Points(torch.stack(rows)),
+        config.seed,
+        split == "train",
     )
 
 
@@ -95,7 +106,12 @@ def metrics(config: ToySettings, folder: Path, model: LinearVAE) -> dict[str, Me
     error = float((model.decoder(model.encoder(points).chunk(2, -1)[0]) - points).square().mean())
     return {
         "squared_error": Metric(
-            value=error, unit="", direction="lower", n=len(points), primary=True, floors={"mean": 1.0}
+            value=error,
+            unit="",
+            direction="lower",
+            n=len(points),
+            primary=True,
+            floors={"mean": 1.0},
         )
     }
 
@@ -119,7 +135,9 @@ DOMAIN: Domain[ToySettings, Points, LinearVAE] = Domain(
     prepare=prepare,
     batches=batches,
     model=lambda config, folder: LinearVAE(config.model.latent),
-    validate=lambda config, folder, model: {"error": metrics(config, folder, model)["squared_error"].value},
+    validate=lambda config, folder, model: {
+        "error": metrics(config, folder, model)["squared_error"].value
+    },
     metrics=metrics,
     plots=plots,
     examples=examples,

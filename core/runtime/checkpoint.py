@@ -1,4 +1,4 @@
-"""Checkpoints that survive: safetensors weights, training state beside them, written whole or not at all."""
+"""Checkpoints: safetensors weights, training state beside them, whole or not at all."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ class Checkpoint:
         try:
             return torch.load(path, weights_only=True, map_location="cpu")
         except pickle.UnpicklingError as error:
-            raise UserError(f"{path}: refused: it holds more than tensors and plain values") from error
+            raise UserError(
+                f"{path}: refused: it holds more than tensors and plain values"
+            ) from error
 
 
 def write(
@@ -68,8 +70,8 @@ def write(
 ) -> Path:
     """Write a checkpoint and remove all but the newest two of its kind.
 
-    The files are written into a temporary folder, fsynced and renamed, so that a kill or a full disk at
-    any moment leaves the earlier checkpoints as they were.
+    The files are written into a temporary folder, fsynced and renamed, so that a kill or a full
+    disk at any moment leaves the earlier checkpoints as they were.
 
     Raises:
         RunFailed: If it cannot be written; names the last intact checkpoint.
@@ -84,7 +86,12 @@ def write(
         if training_state is not None:
             files[STATE] = lambda path: torch.save(dict(training_state), path)
         sums = {name: _write_synced(temporary / name, fill) for name, fill in files.items()}
-        content = {**record, "step": step, "sha256": sums, "settings": settings.model_dump(mode="json")}
+        content = {
+            **record,
+            "step": step,
+            "sha256": sums,
+            "settings": settings.model_dump(mode="json"),
+        }
         text = json.dumps(content, indent=2, sort_keys=True).encode()
         _write_synced(temporary / RECORD, _bytes_writer(text))
         _sync(temporary)
@@ -94,7 +101,9 @@ def write(
     except (OSError, RuntimeError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         intact = [path.name for path in _candidates(folder, kind)]
-        kept = f"the last intact one is {folder / intact[0]}" if intact else "there is none before it"
+        kept = (
+            f"the last intact one is {folder / intact[0]}" if intact else "there is none before it"
+        )
         raise RunFailed(f"{final}: cannot write the checkpoint: {error}; {kept}") from error
     for old in _candidates(folder, kind)[KEPT:]:
         shutil.rmtree(old)
@@ -175,8 +184,12 @@ def _fault(path: Path) -> str:
 def _refuse_pickled_weights(path: Path) -> None:
     with path.open("rb") as file:
         start = file.read(9)
-    if start[8:] != b"{" and start.startswith(PICKLE_STARTS):  # safetensors: 8 bytes of length, then JSON
-        raise UserError(f"{path}: refused: this is a pickle or an archive; weights are safetensors")
+    if start[8:] != b"{" and start.startswith(
+        PICKLE_STARTS
+    ):  # safetensors: 8 bytes of length, then JSON
+        raise UserError(
+            f"{path}: refused: this is a pickle or an archive; weights are safetensors"
+        )
 
 
 def _checked(path: Path, settings: Settings) -> Checkpoint:

@@ -24,7 +24,9 @@ Overrides = Annotated[
 ]
 Root = Annotated[Path, Parameter(name="--runs", help="Folder of all runs.")]
 Out = Annotated[Path | None, Parameter(help="Folder of the new run; must be new or empty.")]
-Json = Annotated[bool, Parameter(name="--json", negative="", help="Print the result as JSON on stdout.")]
+Json = Annotated[
+    bool, Parameter(name="--json", negative="", help="Print the result as JSON on stdout.")
+]
 Force = Annotated[bool, Parameter(negative="", help="Replace what is there.")]
 Orchestrate = Callable[[str, Path], None]
 
@@ -63,14 +65,18 @@ def build_app(
     verbs = RunVerbs(catalogue, orchestrate)
     for name in ("run", "resume", "reproduce", "compare", "report", "runs", "domains"):
         app.command(getattr(verbs, name), name=name)
-    config_app = App(name="config", help="Show, explain or describe settings.", help_format="plaintext")
+    config_app = App(
+        name="config", help="Show, explain or describe settings.", help_format="plaintext"
+    )
     for name in ("show", "explain", "schema"):
         config_app.command(getattr(ConfigVerbs(catalogue), name), name=name)
     app.command(config_app)
     if doctor is not None:
         app.command(doctor, name="doctor")
     for name in catalogue.domain_names():
-        domain_app = App(name=name, help=catalogue.domain_line(name), help_format="plaintext", group="Domains")
+        domain_app = App(
+            name=name, help=catalogue.domain_line(name), help_format="plaintext", group="Domains"
+        )
         if name in arguments[:1]:
             _add_domain_verbs(domain_app, catalogue, name)
         app.command(domain_app)
@@ -190,14 +196,22 @@ class RunVerbs:
         settings = load(self.catalogue, first / "settings.yaml", ())
         second = folder.create(settings, runs, out, parent=first.name)
         self._finish(second, prefect=False)
-        before, after = (folder.read_json(path / "lineage.json")["data"] for path in (first, second))
+        before, after = (
+            folder.read_json(path / "lineage.json")["data"] for path in (first, second)
+        )
         if before["fingerprint"] != after["fingerprint"]:
             raise RunFailed(
                 f"{second}: the data differ from {first}: {after['fingerprint'][:12]} against "
                 f"{before['fingerprint'][:12]}"
             )
-        rows = agreement(folder.read_json(metrics), folder.read_json(second / "metrics.json"), tolerance)
-        show_result({"run": str(second), "rows": [vars(row) for row in rows]}, as_json, agreement_table(rows))
+        rows = agreement(
+            folder.read_json(metrics), folder.read_json(second / "metrics.json"), tolerance
+        )
+        show_result(
+            {"run": str(second), "rows": [vars(row) for row in rows]},
+            as_json,
+            agreement_table(rows),
+        )
         apart = [row.metric for row in rows if not row.agrees]
         if apart:
             raise RunFailed(f"{second}: does not agree with {first} in: {', '.join(apart)}")
@@ -237,7 +251,9 @@ class RunVerbs:
             run: A run folder, or <domain>/<name>@latest.
         """
         found = folder.locate(run, runs)
-        StageVerbs(self.catalogue, folder.domain_of(found)).report(str(found), force=force, runs=runs)
+        StageVerbs(self.catalogue, folder.domain_of(found)).report(
+            str(found), force=force, runs=runs
+        )
 
     def runs(self, *, runs: Root = folder.RUNS, as_json: Json = False) -> None:
         """List the runs with their true state and primary metric."""
@@ -325,7 +341,9 @@ class StageVerbs:
         self._stages().ingest(self._domain(), settings, run)
         card = folder.read_json(run / "data-card.json")
         lines = [f"{name}: {value}" for name, value in card["facts"].items()]
-        show_result({"run": str(run), **card}, as_json, "\n".join([str(run), *lines, *card["notes"]]))
+        show_result(
+            {"run": str(run), **card}, as_json, "\n".join([str(run), *lines, *card["notes"]])
+        )
 
     def train(
         self,
@@ -395,7 +413,10 @@ class StageVerbs:
     ) -> tuple[Path, Any]:
         if not target.endswith((".yaml", ".yml")):
             if overrides or out:
-                raise UserError(f"{target}: a run keeps its settings and folder; --set and --out start a new one")
+                raise UserError(
+                    f"{target}: a run keeps its settings and folder; --set and --out start a new "
+                    "one from a settings file"
+                )
             return self._existing(target, root)
         settings = load(self.catalogue, Path(target), overrides)
         self._same_domain(Path(target), settings.domain)
@@ -404,7 +425,9 @@ class StageVerbs:
 
     def _same_domain(self, where: Path, named: str) -> None:
         if named != self.name:
-            raise UserError(f"{where}: domain: {named!r}, expected {self.name!r}; use: latentworks {named} …")
+            raise UserError(
+                f"{where}: domain: {named!r}, expected {self.name!r}; use: latentworks {named} …"
+            )
 
 
 def load(catalogue: Catalogue, path: Path, overrides: Sequence[str]) -> Any:
@@ -416,14 +439,21 @@ def load(catalogue: Catalogue, path: Path, overrides: Sequence[str]) -> Any:
 def summarise(run: Path, as_json: bool) -> None:
     """Say how a run came out."""
     metric = folder.primary_metric(run)
-    result = {"run": str(run), "state": folder.state(run), "report": str(run / "report.html"), "primary": metric}
+    result = {
+        "run": str(run),
+        "state": folder.state(run),
+        "report": str(run / "report.html"),
+        "primary": metric,
+    }
     lines = [f"run:     {run}", f"report:  {run / 'report.html'}"]
     if metric is not None:
         lines.insert(1, f"result:  {folder.metric_text(metric)}")
     show_result(result, as_json, "\n".join(lines))
 
 
-def main(catalogue: Catalogue, orchestrate: Orchestrate | None, doctor: Callable[..., object] | None) -> int:
+def main(
+    catalogue: Catalogue, orchestrate: Orchestrate | None, doctor: Callable[..., object] | None
+) -> int:
     """Run what was typed."""
     arguments = sys.argv[1:]
     with contextlib.suppress(AttributeError):

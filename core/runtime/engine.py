@@ -1,8 +1,8 @@
 """The training loop, on Lightning Fabric, to be read from top to bottom.
 
-Every random number is a function of (seed, step) and every batch of (seed, epoch, index); a checkpoint
-holds the rest. So a run killed anywhere and resumed ends with the same bytes as one that was not (one
-device, the same number of threads).
+Every random number is a function of (seed, step) and every batch of (seed, epoch, index); a
+checkpoint holds the rest. So a run killed anywhere and resumed ends with the same bytes as one that
+was not (one device, the same number of threads).
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch
 class Step(nn.Module):
     """Model and objective as one module, so that compiling and wrapping see the whole step.
 
-    The batch is handed over as an attribute: Fabric's precision plug-in would try to rebuild a frozen
-    dataclass that is passed as an argument.
+    The batch is handed over as an attribute: Fabric's precision plug-in would try to rebuild a
+    frozen dataclass that is passed as an argument.
     """
 
     def __init__(self, model: nn.Module, objective: ELBO | IWAE) -> None:
@@ -61,7 +61,7 @@ class Step(nn.Module):
 
 @dataclass
 class Meter:
-    """Running sums of the logged terms; part of the checkpoint, so that no row depends on a kill."""
+    """Running sums of the logged terms; in the checkpoint, so that no row depends on a kill."""
 
     sums: dict[str, float] = field(default_factory=dict)
     steps: int = 0
@@ -108,17 +108,20 @@ def configure(settings: Settings) -> Fabric:
     """Set threads and determinism for this process and return the Fabric of the settings.
 
     Raises:
-        UserError: If several devices are asked for outside of torchrun, or there is no GPU to be had.
+        UserError: If several devices are asked for outside of torchrun, or there is no GPU.
     """
     compute = settings.compute
     wanted = compute.devices * compute.nodes
     if wanted > 1 and int(os.environ.get("WORLD_SIZE", "1")) != wanted:
         raise UserError(
-            f"compute.devices: {compute.devices} on {compute.nodes} node(s) needs {wanted} processes; start them "
-            f"with: torchrun --nnodes {compute.nodes} --nproc-per-node {compute.devices} -m domains resume RUN"
+            f"compute.devices: {compute.devices} on {compute.nodes} node(s) needs {wanted} "
+            f"processes; start them with: torchrun --nnodes {compute.nodes} --nproc-per-node "
+            f"{compute.devices} -m domains resume RUN"
         )
     if compute.accelerator == "cuda" and not torch.cuda.is_available():
-        raise UserError("compute.accelerator: 'cuda', but torch finds no GPU here; use 'auto' or 'cpu'")
+        raise UserError(
+            "compute.accelerator: 'cuda', but torch finds no GPU here; use 'auto' or 'cpu'"
+        )
     if compute.threads is not None:
         torch.set_num_threads(compute.threads)
     if compute.deterministic:
@@ -151,12 +154,18 @@ def train(domain: Domain[Any, Any, Any], settings: Settings, run: Path) -> None:
     valid = domain.batches(settings, data, "valid")
     steps_per_epoch = len(batches) // fabric.world_size
     if steps_per_epoch == 0:
-        raise UserError(f"compute.devices: {fabric.world_size}, but an epoch has {len(batches)} batches")
+        raise UserError(
+            f"compute.devices: {fabric.world_size}, but an epoch has {len(batches)} batches"
+        )
     total = options.epochs * steps_per_epoch
 
     seed_everything_at(settings.seed, "init")
     model = domain.model(settings, data)
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema)) if options.ema else None
+    average = (
+        AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema))
+        if options.ema
+        else None
+    )
     objective = build_objective(settings)
     optimizer = _optimizer(model, options)
     step_module, optimizer = fabric.setup(Step(model, objective), optimizer)
@@ -223,7 +232,10 @@ def train(domain: Domain[Any, Any, Any], settings: Settings, run: Path) -> None:
                 raise Interrupted(run)
     state.save("last")
     if position.stopped:
-        say(f"stopped early at step {position.step}: no better {options.monitor} in {options.patience} looks")
+        say(
+            f"stopped early at step {position.step}: no better {options.monitor} in "
+            f"{options.patience} looks"
+        )
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
@@ -260,10 +272,12 @@ def _require_finite(numbers: Mapping[str, float], step: int, epoch: int, run: Pa
     bad = [name for name, number in numbers.items() if not math.isfinite(number)]
     parts = [name for name in bad if name not in ("loss", "value")] or bad
     intact = sorted((run / "checkpoints").glob("*-*"), reverse=True)
-    kept = f"the last good checkpoint is {intact[0]}" if intact else "no checkpoint was written yet"
+    kept = (
+        f"the last good checkpoint is {intact[0]}" if intact else "no checkpoint was written yet"
+    )
     raise RunFailed(
-        f"{run}: {', '.join(parts)} became non-finite at step {step + 1} (epoch {epoch + 1}); {kept}; "
-        "try a smaller training.learning_rate or set training.clip_norm"
+        f"{run}: {', '.join(parts)} became non-finite at step {step + 1} (epoch {epoch + 1}); "
+        f"{kept}; try a smaller training.learning_rate or set training.clip_norm"
     )
 
 
@@ -289,13 +303,14 @@ def _validate(
     monitor = settings.training.monitor
     if monitor not in scores:
         raise UserError(
-            f"training.monitor: no score {monitor!r}{did_you_mean(monitor, scores)}; there are: {', '.join(scores)}"
+            f"training.monitor: no score {monitor!r}{did_you_mean(monitor, scores)}; there are: "
+            f"{', '.join(scores)}"
         )
     return scores
 
 
 def _accept(state: _State, scores: Mapping[str, float], epoch: int) -> None:
-    """Keep the checkpoint if its monitored score is the best so far; count towards early stopping."""
+    """Keep the checkpoint if its monitored score is the best so far; else count to a stop."""
     options, position = state.settings.training, state.position
     score = scores[options.monitor]
     sign = 1 if options.direction == "higher" else -1
@@ -304,7 +319,9 @@ def _accept(state: _State, scores: Mapping[str, float], epoch: int) -> None:
         state.save("best", {"epoch": epoch, "chosen_by": options.monitor, "score": score})
     else:
         position.without_improvement += 1
-        position.stopped = options.patience is not None and position.without_improvement >= options.patience
+        position.stopped = (
+            options.patience is not None and position.without_improvement >= options.patience
+        )
 
 
 def _prefixed(prefix: str, scores: Mapping[str, float]) -> dict[str, float]:
@@ -325,7 +342,7 @@ class _State:
     writes: bool
 
     def save(self, kind: checkpoint.Kind, record: Mapping[str, Any] | None = None) -> None:
-        """Write ``last`` (weights and all that is needed to go on) or ``best`` (the weights to use)."""
+        """Write ``last`` (all that is needed to go on) or ``best`` (the weights to use)."""
         if not self.writes:
             return
         model = self.average.module if kind == "best" and self.average is not None else self.model
@@ -374,7 +391,9 @@ class History:
         """Drop the rows after ``step``, which a resumed run will write again."""
         if not self.path.exists() or not self.writes:
             return
-        kept = [line for line in self.path.read_text().splitlines(keepends=True) if _before(line, step)]
+        kept = [
+            line for line in self.path.read_text().splitlines(keepends=True) if _before(line, step)
+        ]
         write_atomic(self.path, "".join(kept if step else []))
 
     def add(self, **row: float) -> None:

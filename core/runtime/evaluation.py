@@ -1,50 +1,99 @@
-"""Everything that is measured on the test split of a trained model, as ``metrics.json`` holds it."""
+"""Everything that is measured on the test split of a trained model, as in ``metrics.json``."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from core.contract import Domain, Metric
+from core.contract import Domain, Model
 from core.runtime.config import Settings
 from core.runtime.engine import build_objective
-from core.runtime.order import derive, seed_everything_at
+from core.runtime.order import derive
+from core.variational import diagnostics
 
 
-def evaluate(domain: Domain[Any, Any, Any], config: Settings, data: Path, model: Any) -> dict[str, Any]:
-    """Return the domain's metrics, the evidence and the latents of the test split."""
-    seed_everything_at(config.seed, "evaluation")
-    metrics = {name: as_json(metric) for name, metric in domain.metrics(config, data, model).items()}
-    seed_everything_at(config.seed, "evidence")
-    batches = domain.batches(config, data, "test")
-    examples = [batches.batch(0, index) for index in range(len(batches))]
-    return {"metrics": metrics, **describe(config, model, examples)}
+def evaluate(
+    domain: Domain[Any, Any, Any], config: Settings, data: Path, model: Any
+) -> dict[str, Any]:
+    """Return the domain's metrics, the evidence and the latents on the test split."""
+    with diagnostics.looking_at(model, derive(config.seed, "evaluation")):
+        metrics = domain.metrics(config, data, model)
+    test = domain.batches(config, data, "test")
+    batches = [test.batch(0, index) for index in range(len(test))]
+    return {
+        "metrics": {name: dataclasses.asdict(metric) for name, metric in metrics.items()},
+        "evidence": evidence_of(config, model, batches),
+        "latents": latents_of(config, model, batches),
+    }
 
 
-def as_json(metric: Metric) -> dict[str, Any]:
-    """A metric as plain JSON values."""
-    return dataclasses.asdict(metric)
+def evidence_of(config: Settings, model: Model, batches: Sequence[Any]) -> dict[str, Any]:
+    """The objective's value and its terms, averaged over the examples, in nats per example.
 
-
-def describe(config: Settings, model: Any, batches: list[Any]) -> dict[str, Any]:
-    """The evidence split and the state of each latent group."""
-    from core.variational import diagnostics
-
+    For a model with latents also the importance-weighted log-likelihood.
+    """
     objective = build_objective(config)
-    with torch.no_grad():
-        evidences = [model.evidence(batch, objective.samples) for batch in batches]
-        losses = [objective(evidence) for evidence in evidences]
-    names = losses[0].terms
-    mean = {name: float(torch.stack([loss.terms[name] for loss in losses]).mean()) for name in names}
-    evidence = {
+    losses, sizes, has_latents = [], [], False
+    with diagnostics.looking_at(model, derive(config.seed, "evidence")):
+        for batch in batches:
+            evidence = model.evidence(batch, objective.samples)
+            losses.append(objective(evidence))
+            sizes.append(next(iter(evidence.log_likelihood.values())).shape[1])
+            has_latents = has_latents or len(evidence.latents) > 0
+    described = {
         "objective": config.objective.kind,
-        "value": float(torch.stack([loss.value for loss in losses]).mean()),
+        "samples": objective.samples,
+        "value": _mean([loss.value for loss in losses], sizes),
         "unit": losses[0].unit,
         "bound": losses[0].bound,
-        "terms": mean,
+        "terms": {
+            name: _mean([loss.terms[name] for loss in losses], sizes) for name in losses[0].terms
+        },
+        "examples": sum(sizes),
     }
-    _ = diagnostics, derive
-    return {"evidence": evidence}
+    if has_latents:
+        described["importance_weighted"] = _importance_weighted(config, model, batches)
+    return described
+
+
+def latents_of(config: Settings, model: Model, batches: Sequence[Any]) -> dict[str, Any]:
+    """Active units and the KL of each dimension, by latent group."""
+    use = diagnostics.latent_use(model, batches, seed=derive(config.seed, "latents"))
+    return {
+        name: {
+            "dimensions": len(latent.active),
+            "active_units": int(latent.active.sum()),
+            "kl_per_dimension": None if latent.kl is None else latent.kl.tolist(),
+            "variance_of_mean": latent.variance.tolist(),
+        }
+        for name, latent in use.items()
+    }
+
+
+def _importance_weighted(config: Settings, model: Model, batches: Sequence[Any]) -> dict[str, Any]:
+    samples, seed = config.evaluation.samples, derive(config.seed, "importance")
+    estimates = [
+        diagnostics.importance_weighted_log_likelihood(
+            model, batch, samples, chunk=min(samples, 16), seed=seed
+        )
+        for batch in batches
+    ]
+    errors = torch.cat([estimate.standard_error for estimate in estimates]).double()
+    return {
+        "value": float(torch.cat([e.log_likelihood for e in estimates]).double().mean()),
+        "standard_error": float(errors.square().sum().sqrt() / len(errors)),
+        "effective_sample_size": float(
+            torch.cat([e.effective_sample_size for e in estimates]).double().mean()
+        ),
+        "samples": samples,
+    }
+
+
+def _mean(values: Sequence[Tensor], sizes: Sequence[int]) -> float:
+    weights = torch.tensor(sizes, dtype=torch.float64)
+    return float((torch.stack(list(values)).double() * weights).sum() / weights.sum())

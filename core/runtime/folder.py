@@ -26,7 +26,15 @@ RUNS = Path("runs")
 ACTIVE = {"ingesting", "training", "evaluating", "reporting"}
 STAGES = ("ingest", "train", "evaluate", "report")
 SOURCES = Path(__file__).resolve().parents[2]
-PACKAGES = ("torch", "numpy", "lightning-fabric", "safetensors", "pydantic", "matplotlib", "prefect")
+PACKAGES = (
+    "torch",
+    "numpy",
+    "lightning-fabric",
+    "safetensors",
+    "pydantic",
+    "matplotlib",
+    "prefect",
+)
 
 
 # Files
@@ -97,7 +105,7 @@ def code_version(domain: str) -> str:
 
 
 def identity(settings: settings_file.Settings, fingerprint: str = "") -> str:
-    """Hash of (resolved settings, code version, data fingerprint); the same result has the same one."""
+    """Hash of settings, code and data: the same result has the same one."""
     parts = (settings_file.settings_digest(settings), code_version(settings.domain), fingerprint)
     return hashlib.sha256("/".join(parts).encode()).hexdigest()[:12]
 
@@ -137,7 +145,9 @@ def create(
 
 def _free_name(home: Path, name: str) -> Path:
     time = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-    candidates = (home / f"{time}-{name}{suffix}" for suffix in ("", *(f"-{i}" for i in range(2, 99))))
+    candidates = (
+        home / f"{time}-{name}{suffix}" for suffix in ("", *(f"-{i}" for i in range(2, 99)))
+    )
     return next(path for path in candidates if not path.exists())
 
 
@@ -319,7 +329,11 @@ def _lineage(settings: settings_file.Settings) -> dict[str, Any]:
         "code": {"sources": code_version(settings.domain), **_git()},
         "packages": _versions(),
         "python": platform.python_version(),
-        "hardware": {"machine": platform.machine(), "processor": _processor(), "cores": os.cpu_count()},
+        "hardware": {
+            "machine": platform.machine(),
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+        },
         "threads": settings.compute.threads,
         "seed": settings.seed,
     }
@@ -334,7 +348,9 @@ def _versions() -> dict[str, str]:
 
 
 def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
+    for line in (
+        Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    ):
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
     return platform.processor()

@@ -62,7 +62,9 @@ class Shuffled(Generic[ItemT, BatchT]):
     def order(self, epoch: int) -> np.ndarray:
         """The order of the examples in an epoch."""
         n = len(self.examples)
-        return generator(self.seed, "order", epoch).permutation(n) if self.shuffle else np.arange(n)
+        return (
+            generator(self.seed, "order", epoch).permutation(n) if self.shuffle else np.arange(n)
+        )
 
     def batch(self, epoch: int, index: int) -> BatchT:
         """Batch ``index`` of ``epoch``."""

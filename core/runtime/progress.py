@@ -41,11 +41,16 @@ class Progress:
     def __enter__(self) -> Progress:
         if self.bar is not None:
             self.bar.start()
-            self.task = self.bar.add_task(self.title, total=self.total, completed=self.done, numbers="")
+            self.task = self.bar.add_task(
+                self.title, total=self.total, completed=self.done, numbers=""
+            )
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self.bar is not None:
             self.bar.stop()
@@ -53,7 +58,9 @@ class Progress:
     def show(self, done: int, numbers: Mapping[str, float]) -> None:
         """Move to ``done`` steps with new numbers, if any."""
         self.numbers |= {k: v for k, v in numbers.items() if k.startswith(SHOWN)}
-        text = "  ".join(f"{name.split('/')[-1]} {value:.5g}" for name, value in self.numbers.items())
+        text = "  ".join(
+            f"{name.split('/')[-1]} {value:.5g}" for name, value in self.numbers.items()
+        )
         if self.bar is not None:
             self.bar.update(self.task, completed=done, numbers=text)
         elif time.monotonic() - self.said > SECONDS_BETWEEN_LINES:

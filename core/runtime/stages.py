@@ -1,21 +1,22 @@
 """The four stages of a run as plain functions of (domain, settings, run folder).
 
-They hand over through the folder and never through return values, so that any of them can be run again
-alone. What they return is small JSON for whoever orchestrates them.
+They hand over through the folder and never through return values, so that any of them can be run
+again alone. What they return is small JSON for whoever orchestrates them.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from core.contract import DataCard, Domain
+from core.contract import Domain
 from core.runtime import checkpoint, folder
 from core.runtime.config import Settings
 from core.runtime.errors import UserError
 from core.runtime.folder import say
+from core.runtime.order import derive
+from core.variational.diagnostics import looking_at
 
 AnyDomain = Domain[Any, Any, Any]
 CARD, METRICS, REPORT = "data-card.json", "metrics.json", "report.html"
@@ -51,12 +52,17 @@ def evaluate(domain: AnyDomain, config: Settings, run: Path) -> dict[str, Any]:
     from core.runtime import evaluation
 
     best = best_checkpoint(config, run)
+    if not trained(run):
+        raise UserError(f"{run}: training is not at its end; first run: latentworks resume {run}")
     with folder.working(run, "evaluating", then="evaluated"):
         say("evaluate: test split")
         model = load_model(domain, config, run)
         results = evaluation.evaluate(domain, config, run / "data", model)
-        results["checkpoint"] = {k: best.record[k] for k in ("step", "epoch", "chosen_by", "score")}
-        domain.examples(config, run / "data", model, run / "examples")
+        results["checkpoint"] = {
+            k: best.record[k] for k in ("step", "epoch", "chosen_by", "score")
+        }
+        with looking_at(model, derive(config.seed, "examples")):
+            domain.examples(config, run / "data", model, run / "examples")
         folder.write_json(run / METRICS, results)
     return {name: metric["value"] for name, metric in results["metrics"].items()}
 
@@ -68,7 +74,9 @@ def report(domain: AnyDomain, config: Settings, run: Path) -> dict[str, Any]:
     folder.require(run, METRICS, f"{domain.name} evaluate")
     with folder.working(run, "reporting", then="done"):
         model = load_model(domain, config, run)
-        document.render(run, domain.plots(config, run / "data", model))
+        with looking_at(model, derive(config.seed, "plots")):
+            plots = domain.plots(config, run / "data", model)
+        document.render(run, plots)
         say(f"report: {run / REPORT}")
     return {"report": str(run / REPORT)}
 
@@ -77,15 +85,15 @@ STAGES = {"ingest": ingest, "train": train, "evaluate": evaluate, "report": repo
 MADE = {"ingest": CARD, "evaluate": METRICS, "report": REPORT}
 
 
-def missing(config: Settings, run: Path) -> list[str]:
-    """The stages that still have to run, in order; all that follow one that is missing count as missing."""
+def missing(run: Path) -> list[str]:
+    """The stages that still have to run: the first whose result is not there, and the rest."""
     for index, stage in enumerate(STAGES):
-        if not (trained(config, run) if stage == "train" else (run / MADE[stage]).exists()):
+        if not (trained(run) if stage == "train" else (run / MADE[stage]).exists()):
             return list(STAGES)[index:]
     return []
 
 
-def trained(config: Settings, run: Path) -> bool:
+def trained(run: Path) -> bool:
     """Whether the training came to its end."""
     status = run / "status.json"
     return status.exists() and "trained" in folder.read_json(status)["times"]
@@ -93,7 +101,7 @@ def trained(config: Settings, run: Path) -> bool:
 
 def run_missing(domain: AnyDomain, config: Settings, run: Path) -> None:
     """Run every stage that is still missing, without an orchestrator."""
-    for stage in missing(config, run):
+    for stage in missing(run):
         STAGES[stage](domain, config, run)
 
 
@@ -118,5 +126,3 @@ def load_model(domain: AnyDomain, config: Settings, run: Path) -> Any:
     model = domain.model(config, run / "data")
     model.load_state_dict(best.weights())
     return model.eval()
-
-

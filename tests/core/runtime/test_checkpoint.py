@@ -43,7 +43,9 @@ def test_equal_weights_are_equal_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["model.safetensors", "training.pt", "checkpoint.json"])
 @pytest.mark.parametrize("keep", [0, 5, 40])
-def test_a_truncated_checkpoint_falls_back_to_the_one_before(tmp_path: Path, name: str, keep: int) -> None:
+def test_a_truncated_checkpoint_falls_back_to_the_one_before(
+    tmp_path: Path, name: str, keep: int
+) -> None:
     save(tmp_path, 1)
     damaged = save(tmp_path, 2) / name
     damaged.write_bytes(damaged.read_bytes()[:keep])
@@ -56,7 +58,9 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(tmp_path: Path, nam
 
 def test_a_single_damaged_checkpoint_is_an_error(tmp_path: Path) -> None:
     (save(tmp_path, 1) / "training.pt").unlink()
-    with pytest.raises(UserError, match=r"training\.pt is missing; there is no intact one before it"):
+    with pytest.raises(
+        UserError, match=r"training\.pt is missing; there is no intact one before it"
+    ):
         newest(tmp_path)
 
 
@@ -85,7 +89,9 @@ def test_a_pickle_posing_as_weights_is_refused_and_not_run(tmp_path: Path) -> No
         with pytest.raises(UserError, match=r"model\.safetensors: refused|damaged"):
             newest(tmp_path / "c")
     torch.save(WEIGHTS, weights)
-    with pytest.raises(UserError, match=r"model\.safetensors: refused: this is a pickle or an archive"):
+    with pytest.raises(
+        UserError, match=r"model\.safetensors: refused: this is a pickle or an archive"
+    ):
         newest(tmp_path / "c")
     assert not mark.exists()
 
@@ -113,7 +119,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_intact(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     try:
-        with pytest.raises(RunFailed, match="the last intact one is .*last-000000001"):
+        with pytest.raises(RunFailed, match=r"the last intact one is .*last-000000001"):
             checkpoint.write(tmp_path, "last", 2, large, SETTINGS, {}, {"step": 2})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -32,7 +32,14 @@ except Interrupted:
 
 
 def settings(**training: object) -> ToySettings:
-    training = {"epochs": 12, "checkpoint_every": 7, "log_every": 3, "ema": 0.9, "clip_norm": 1.0, **training}
+    training = {
+        "epochs": 12,
+        "checkpoint_every": 7,
+        "log_every": 3,
+        "ema": 0.9,
+        "clip_norm": 1.0,
+        **training,
+    }
     return ToySettings(name="t", training=training, compute={"threads": 1})
 
 
@@ -50,14 +57,19 @@ def train(folder: Path, config: ToySettings) -> Path:
 def bytes_of(run: Path) -> dict[str, bytes]:
     """All that a later stage reads: weights, history, and which checkpoint is the best."""
     files = [*run.glob("checkpoints/*/model.safetensors"), *run.glob("checkpoints/best-*/*.json")]
-    return {path.relative_to(run).as_posix(): path.read_bytes() for path in [*files, run / "history.jsonl"]}
+    return {
+        path.relative_to(run).as_posix(): path.read_bytes()
+        for path in [*files, run / "history.jsonl"]
+    }
 
 
 def newest_only(run: Path) -> dict[str, bytes]:
     """The same without the second newest checkpoints, which depend on when a run was stopped."""
     found = bytes_of(run)
     newest = {max(name for name in found if f"/{kind}-" in name) for kind in ("best", "last")}
-    return {name: content for name, content in found.items() if name in newest or "history" in name}
+    return {
+        name: content for name, content in found.items() if name in newest or "history" in name
+    }
 
 
 def start(run: Path) -> subprocess.Popen[bytes]:
@@ -71,11 +83,15 @@ def test_two_trainings_with_one_seed_write_the_same_bytes(tmp_path: Path) -> Non
 
 def test_another_seed_writes_other_bytes(tmp_path: Path) -> None:
     other = settings().model_copy(update={"seed": 1})
-    assert newest_only(train(tmp_path / "a", settings())) != newest_only(train(tmp_path / "b", other))
+    assert newest_only(train(tmp_path / "a", settings())) != newest_only(
+        train(tmp_path / "b", other)
+    )
 
 
 @pytest.mark.parametrize("stop_at", [1, 7, 20, 33])
-def test_interrupted_in_an_epoch_and_resumed_ends_with_the_same_bytes(tmp_path: Path, stop_at: int) -> None:
+def test_interrupted_in_an_epoch_and_resumed_ends_with_the_same_bytes(
+    tmp_path: Path, stop_at: int
+) -> None:
     whole = train(tmp_path / "whole", settings())
     run = new_run(tmp_path / "run", settings())
     calls = 0
@@ -104,7 +120,11 @@ def test_interrupted_in_an_epoch_and_resumed_ends_with_the_same_bytes(tmp_path: 
 
 def reached(run: Path) -> int:
     """The last step in the history of a run that is going on."""
-    lines = (run / "history.jsonl").read_text().splitlines() if (run / "history.jsonl").exists() else []
+    lines = (
+        (run / "history.jsonl").read_text().splitlines()
+        if (run / "history.jsonl").exists()
+        else []
+    )
     return max((json.loads(line)["step"] for line in lines if line.endswith("}")), default=0)
 
 
@@ -133,8 +153,12 @@ def test_sigterm_finishes_the_step_writes_a_checkpoint_and_exits_resumable(tmp_p
 
 
 def test_a_non_finite_term_stops_the_training_and_is_named(tmp_path: Path) -> None:
-    config = ToySettings(name="t", training={"epochs": 3}, data={"broken_at": 5}, compute={"threads": 1})
-    with pytest.raises(RunFailed, match=r"log_likelihood/x, kl/z became non-finite at step \d \(epoch 1\)"):
+    config = ToySettings(
+        name="t", training={"epochs": 3}, data={"broken_at": 5}, compute={"threads": 1}
+    )
+    with pytest.raises(
+        RunFailed, match=r"log_likelihood/x, kl/z became non-finite at step \d \(epoch 1\)"
+    ):
         train(tmp_path, config)
     best = checkpoint.read_newest(tmp_path / "checkpoints", "best", config, print)
     assert best is not None
@@ -142,7 +166,9 @@ def test_a_non_finite_term_stops_the_training_and_is_named(tmp_path: Path) -> No
 
 
 def test_early_stopping_keeps_the_best_checkpoint(tmp_path: Path) -> None:
-    config = settings(epochs=400, monitor="error", direction="lower", patience=5, learning_rate=0.05, ema=None)
+    config = settings(
+        epochs=400, monitor="error", direction="lower", patience=5, learning_rate=0.05, ema=None
+    )
     run = train(tmp_path, config)
     rows = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
     scores = {row["step"]: row["valid/error"] for row in rows if "valid/error" in row}
@@ -162,7 +188,9 @@ def test_the_average_of_the_weights_is_what_validation_sees(tmp_path: Path) -> N
 
 
 def test_an_unknown_monitor_says_which_there_are(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no score 'eror'; did you mean 'error'\?; there are: elbo, error"):
+    with pytest.raises(
+        UserError, match=r"no score 'eror'; did you mean 'error'\?; there are: elbo, error"
+    ):
         train(tmp_path, settings(monitor="eror"))
 
 

@@ -35,7 +35,11 @@ def test_threads_are_fixed_when_a_run_is_made(tmp_path: Path) -> None:
 
 def test_the_identity_follows_settings_and_data() -> None:
     other = ToySettings(name="t", seed=1, compute={"threads": 1})
-    identities = {folder.identity(SETTINGS), folder.identity(SETTINGS, "data"), folder.identity(other)}
+    identities = {
+        folder.identity(SETTINGS),
+        folder.identity(SETTINGS, "data"),
+        folder.identity(other),
+    }
     assert len(identities) == 3
     assert folder.identity(SETTINGS) == folder.identity(SETTINGS.model_copy())
 
@@ -50,7 +54,9 @@ def test_a_folder_with_something_in_it_is_not_taken(tmp_path: Path) -> None:
 def test_a_run_in_use_is_refused_and_a_killed_one_is_crashed_at_once(tmp_path: Path) -> None:
     run = folder.create(SETTINGS, tmp_path)
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(run)], stdout=subprocess.PIPE, cwd=Path(__file__).parents[3]
+        [sys.executable, "-c", HOLD, str(run)],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[3],
     )
     assert process.stdout is not None
     assert process.stdout.readline() == b"held\n"

@@ -15,7 +15,9 @@ def shuffled(n: int, size: int, seed: int, shuffle: bool = True) -> Shuffled[int
 
 @settings(max_examples=50)
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 2**62), st.integers(0, 5))
-def test_an_epoch_holds_every_example_once_in_an_order_of_its_own(n: int, size: int, seed: int, epoch: int) -> None:
+def test_an_epoch_holds_every_example_once_in_an_order_of_its_own(
+    n: int, size: int, seed: int, epoch: int
+) -> None:
     batches = shuffled(n, size, seed)
     seen = [item for index in range(len(batches)) for item in batches.batch(epoch, index)]
     assert sorted(seen) == list(range(n))
