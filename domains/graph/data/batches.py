@@ -1,4 +1,4 @@
-"""What a model sees at each step: which links carry messages, which are to be explained, against what."""
+"""What a model sees at each step: links that carry messages, links to explain, non-links."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from domains.graph.data.pairs import (
     pair_numbers,
     pairs_of,
 )
-from domains.graph.data.records import Dataset, Features, Graph
+from domains.graph.data.records import Dataset, Features, Graph, Matrix
 from domains.graph.data.store import load
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ DENSE = 0.1
 
 
 def batches(config: Config, folder: Path, split: Split) -> LinkBatches:
-    """The batches of one split of the prepared graph, in the regime that the model section asks for."""
+    """The batches of one split of the prepared graph, in the regime of the model section."""
     return LinkBatches(
         load(folder),
         split,
@@ -72,11 +72,11 @@ def _take(ordered: np.ndarray, start: np.ndarray, sizes: np.ndarray) -> np.ndarr
 
 def sample_neighbours(
     rng: np.random.Generator,
-    adjacency: sparse.csr_matrix,
+    adjacency: Matrix,
     seeds: np.ndarray,
     fan_outs: Sequence[int],
 ) -> np.ndarray:
-    """Links around some nodes: from each node reached so far, at most so many neighbours, without replacement.
+    """Sample links around some nodes, outwards step by step, without replacement.
 
     Args:
         rng: Where the randomness comes from.
@@ -112,18 +112,21 @@ class LinkBatches:
     Training:
 
     * ``hide = 0``: every train link carries messages and is to be explained (Kipf & Welling).
-    * ``hide > 0``: each step hides that fraction of the train links from the messages and explains only those, so
-      that no link is message and target at once. With ``neighbours`` the links hidden are those of the batch.
-    * ``negatives = 0``: exact; ``non_edges`` is None. Otherwise so many uniform non-edges per explained link. They
-      avoid the train links only: never looking at the validation and test links is the honest choice, as those
-      count as non-edges in the exact loss too.
-    * ``neighbours``: None for the whole graph in one batch an epoch; else fan-outs of the neighbourhood that is
-      sampled around ``batch_edges`` links and their negatives (exact is not possible then).
+    * ``hide > 0``: each step hides that fraction of the train links from the messages and
+      explains only those, so that no link is message and target at once. With ``neighbours`` the
+      links hidden are those of the batch.
+    * ``negatives = 0``: exact; ``non_edges`` is None. Otherwise so many uniform non-edges per
+      explained link. They avoid the train links only: never looking at the validation and test
+      links is the honest choice, as those count as non-edges in the exact loss too.
+    * ``neighbours``: None for the whole graph in one batch an epoch; else fan-outs of the
+      neighbourhood that is sampled around ``batch_edges`` links and their negatives (exact is not
+      possible then).
 
-    Validation and test: one batch, always the same; messages pass along all train links and no others, the links are
-    those of the split and the non-edges its uniform ones.
+    Validation and test: one batch, always the same; messages pass along all train links and no
+    others, the links are those of the split and the non-edges its uniform ones.
 
-    Totals count pairs of the whole graph: links of the split, and pairs that are neither those nor train links.
+    Totals count pairs of the whole graph: links of the split, and pairs that are neither those
+    nor train links.
 
     Args:
         dataset: The prepared graph.
@@ -266,7 +269,7 @@ class LinkBatches:
         return pair_numbers(self._messages, self._nodes, directed=False)
 
     @cached_property
-    def _adjacency(self) -> sparse.csr_matrix:
+    def _adjacency(self) -> Matrix:
         ones = np.ones(self._messages.shape[1], dtype=np.float32)
         return sparse.csr_matrix((ones, tuple(self._messages)), shape=(self._nodes, self._nodes))
 

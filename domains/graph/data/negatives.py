@@ -1,4 +1,4 @@
-"""Pairs that are no links: uniform, matched by degree, two steps apart, and corruptions of a link."""
+"""Pairs that are no links: uniform, matched by degree, two steps apart, corrupted links."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from domains.graph.data.pairs import (
     pair_count,
     pair_numbers,
 )
-from domains.graph.data.records import Dataset
+from domains.graph.data.records import Dataset, Matrix
 
 WEDGES_TO_LIST = 5_000_000  # up to here two-step pairs are listed, beyond they are drawn
 ROUNDS = 64
@@ -21,9 +21,10 @@ ROUNDS = 64
 def uniform(
     rng: np.random.Generator, count: int, nodes: int, directed: bool, excluded: np.ndarray
 ) -> np.ndarray:
-    """Numbers of distinct pairs, uniformly among those not excluded; all of them if there are no more.
+    """Draw distinct pairs uniformly among those not excluded; all of them if there are no more.
 
-    The excluded numbers are stepped over rather than rejected, so a dense graph costs no more than a sparse one.
+    The excluded numbers are stepped over rather than rejected, so a dense graph costs no more
+    than a sparse one.
 
     Args:
         rng: Where the randomness comes from.
@@ -50,7 +51,8 @@ def degree_matched(
 ) -> np.ndarray:
     """Numbers of pairs whose two ends are drawn from the ends of train links, avoiding ``links``.
 
-    Ends drawn so have the degrees that the ends of a real link have: popularity alone cannot tell them apart.
+    Ends drawn so have the degrees that the ends of a real link have: popularity alone cannot tell
+    them apart.
     """
     stubs = (train[0], train[1]) if directed else (train.ravel(), train.ravel())
     found = np.empty(0, dtype=np.int64)
@@ -75,7 +77,7 @@ def two_hop(
 ) -> np.ndarray:
     """Numbers of pairs with a common train neighbour, uniformly among those that are no link."""
     ones = np.ones(train.shape[1], dtype=np.int64)
-    forward = sparse.csr_matrix((ones, (train[0], train[1])), shape=(nodes, nodes))
+    forward: Matrix = sparse.csr_matrix((ones, (train[0], train[1])), shape=(nodes, nodes))
     steps = forward if directed else (forward + forward.T).tocsr()
     into = np.bincount(steps.indices, minlength=nodes)
     out = np.diff(steps.indptr)
@@ -92,7 +94,7 @@ def two_hop(
 def _draw_two_hop(
     rng: np.random.Generator,
     count: int,
-    steps: sparse.csr_matrix,
+    steps: Matrix,
     wedges: np.ndarray,
     directed: bool,
     links: np.ndarray,
@@ -132,9 +134,9 @@ def _draw_two_hop(
 def corruptions(dataset: Dataset, edges: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Targets to rank each link's own target against, as in MRR and Hits@k.
 
-    Each is drawn independently and uniformly from the nodes that no link of any part leads to from the
-    source, the source itself left out; repeats are possible. In an undirected graph, give the links both ways round
-    to corrupt both ends.
+    Each is drawn independently and uniformly from the nodes that no link of any part leads to
+    from the source, the source itself left out; repeats are possible. In an undirected graph,
+    give the links both ways round to corrupt both ends.
 
     Args:
         dataset: The graph.

@@ -1,7 +1,8 @@
-r"""Node pairs as numbers, so that sets of pairs are sorted arrays and nothing is ever nodes × nodes.
+r"""Node pairs as numbers: sets of pairs are sorted arrays, and nothing is ever nodes × nodes.
 
-Pair :math:`\{i<j\}` of an undirected graph has number :math:`j(j-1)/2+i`; pair :math:`(i,j)`, :math:`i\ne j`, of a
-directed graph with :math:`n` nodes has number :math:`i(n-1)+j-[j>i]`. Both count without a gap from zero.
+Pair :math:`\{i<j\}` of an undirected graph has number :math:`j(j-1)/2+i`; pair :math:`(i,j)`,
+:math:`i\ne j`, of a directed graph with :math:`n` nodes has number :math:`i(n-1)+j-[j>i]`. Both
+count without a gap from zero.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 
 
 def generator(*parts: int | str) -> np.random.Generator:
-    """A random generator that is a function of its arguments alone, e.g. ``(seed, epoch, index, "hide")``."""
+    """A random generator that is a function of its arguments alone, e.g. seed, epoch, purpose."""
     digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=16).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))
 
@@ -56,7 +57,7 @@ def contains(ordered: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def distinct(rng: np.random.Generator, count: int, population: int) -> np.ndarray:
-    """``count`` different integers below ``population``, uniformly, in memory of order ``count``."""
+    """Draw ``count`` different integers below ``population`` uniformly, in memory O(count)."""
     if 2 * count >= population:
         return rng.permutation(population)[:count]
     found = np.empty(0, dtype=np.int64)

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from core.runtime.errors import UserError
-from domains.graph.data.records import RawGraph
+from domains.graph.data.records import Matrix, RawGraph
 from domains.graph.data.unpickle import unpickle
 
 URL = "https://raw.githubusercontent.com/kimiyoung/planetoid/master/data"
@@ -66,7 +66,8 @@ def _download(file: str, name: str) -> Path:
         part.unlink(missing_ok=True)
         reason = getattr(error, "reason", None) or error
         raise UserError(
-            f"{URL}/{file}: could not be downloaded ({reason}); download {name} elsewhere and give its folder: "
+            f"{URL}/{file}: could not be downloaded ({reason}); download {name} elsewhere and "
+            "give its folder: "
             f"--set data.root=FOLDER"
         ) from error
     return path
@@ -75,7 +76,8 @@ def _download(file: str, name: str) -> Path:
 def read(root: str | None, name: str, use_features: bool) -> RawGraph:
     """Read a Planetoid graph.
 
-    Test nodes that the files leave out (CiteSeer has 15) are kept, isolated, with zero features and an unknown label.
+    Test nodes that the files leave out (CiteSeer has 15) are kept, isolated, with zero features
+    and an unknown label.
 
     Raises:
         UserError: If a file is missing, damaged or holds something unexpected.
@@ -91,7 +93,8 @@ def read(root: str | None, name: str, use_features: bool) -> RawGraph:
         features.resize((nodes, features.shape[1]))
     if rows is not None and {"ally", "ty"} <= files.keys():
         hot = _place(_load(files["ally"]), _load(files["ty"]), rows, files["ty"])
-        hot.resize((nodes, hot.shape[1]))
+        hot.resize((max(nodes, hot.shape[0]), hot.shape[1]))
+        nodes = hot.shape[0]
         known = np.asarray(hot.sum(axis=1)).ravel() > 0
         labels = np.where(known, np.asarray(hot.argmax(axis=1)).ravel(), -1)
     absent = 0 if rows is None else int(rows.max() - rows.min() + 1 - len(rows))
@@ -141,12 +144,13 @@ def _test_rows(path: Path) -> np.ndarray:
     return rows
 
 
-def _place(first: Any, test: Any, rows: np.ndarray, path: Path) -> sparse.csr_matrix:
+def _place(first: Any, test: Any, rows: np.ndarray, path: Path) -> Matrix:
     """Rows of ``first``, then those of ``test`` at the node numbers they belong to."""
     start = first.shape[0]
     if test.shape[0] != len(rows) or rows.min() < start or len(np.unique(rows)) != len(rows):
         raise UserError(
-            f"{path}: {test.shape[0]} rows for {len(rows)} test nodes from {rows.min()}; expected one row for each "
+            f"{path}: {test.shape[0]} rows for {len(rows)} test nodes from {rows.min()}; "
+            "expected one row for each "
             f"distinct test node, from {start} on"
         )
     moved = sparse.coo_matrix(test, dtype=np.float32)

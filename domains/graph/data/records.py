@@ -7,21 +7,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import sparse
 from torch import Tensor
 
 from core.contract import DataCard
 
-Features = np.ndarray | sparse.csr_matrix
+Matrix = Any  # a scipy csr matrix, whose shape and dtype no type checker can follow
+Features = np.ndarray | Matrix
 
 
 @dataclass(frozen=True, eq=False)
 class Graph:
     """One example: a whole graph, or a sampled neighbourhood of one.
 
-    Rows of ``features`` and the numbers in the three pair fields count the nodes of *this* graph; ``nodes``
-    says which nodes of the whole graph they are. When ``non_edges`` is None, every pair that is neither
-    in ``edges`` nor in ``messages`` counts as a non-edge, exactly.
+    Rows of ``features`` and the numbers in the three pair fields count the nodes of *this* graph;
+    ``nodes`` says which nodes of the whole graph they are. When ``non_edges`` is None, every pair
+    that is neither in ``edges`` nor in ``messages`` counts as a non-edge, exactly.
 
     Args:
         features: One row a node, float32; sparse (CSR) when large and mostly zero; None without.
@@ -57,8 +57,9 @@ class Graph:
 class LinkSplit:
     """Which links are learned from, chosen with and tested on. Every field is ``(2, pair)`` int64.
 
-    The negatives of one kind are distinct and none of them is a link of any part. ``valid_non_edges``
-    and ``test_non_edges`` are disjoint. A hard kind holds fewer than the test edges where the graph has no more.
+    The negatives of one kind are distinct and none of them is a link of any part.
+    ``valid_non_edges`` and ``test_non_edges`` are disjoint. A hard kind holds fewer than the test
+    edges where the graph has no more.
 
     Args:
         train: Links that messages may pass along and that training explains.
@@ -85,11 +86,13 @@ class Dataset:
 
     Args:
         features: ``(node, feature)`` float32, or None.
-        edges: All links, ``(2, edge)`` int64, distinct, no self loops, sorted; source < target if undirected.
+        edges: All links, ``(2, edge)`` int64, distinct, no self loops, sorted; source < target if
+            undirected.
         names: Original name of each node.
         titles: A longer name of each node for people; equal to ``names`` where there is none.
         labels: A class per node, −1 where unknown; or None.
-        directed: Whether ``edges`` are ordered pairs. The symmetric decoders cannot tell the two apart.
+        directed: Whether ``edges`` are ordered pairs. The symmetric decoders cannot tell the two
+            apart.
         positions: Longitude and latitude in degrees, ``(node, 2)``, for maps; or None.
         split: Its links by part.
         card: What was found while preparing it.

@@ -20,10 +20,12 @@ def split_links(
     test_fraction: float,
     seed: int,
 ) -> LinkSplit:
-    """Split links at random, Kipf's sizes: ``⌊fraction · edges⌋`` for valid and test, the rest for train.
+    """Split links at random into train, valid and test.
 
-    The two directions between two nodes of a directed graph always fall into the same part (the fractions
-    are then of unordered pairs), so that no part gives away the reverse of a link of another.
+    Kipf's sizes: ``⌊fraction · edges⌋`` for valid and test, the rest for train.
+    The two directions between two nodes of a directed graph always fall into the same part (the
+    fractions are then of unordered pairs), so that no part gives away the reverse of a link of
+    another.
 
     Args:
         edges: Distinct links without self loops, ``(2, edge)``.

@@ -20,7 +20,7 @@ from core.contract import DataCard
 from core.runtime.errors import UserError
 from domains.graph.data import readers
 from domains.graph.data.pairs import pair_numbers, pairs_of
-from domains.graph.data.records import Dataset, Features, LinkSplit, RawGraph
+from domains.graph.data.records import Dataset, Features, LinkSplit, Matrix, RawGraph
 from domains.graph.data.splits import split_hash, split_links
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ CARD, GRAPH, SPLIT, NODES = "card.json", "graph.safetensors", "split.safetensors
 
 
 def prepare(config: Config, folder: Path) -> DataCard:
-    """Read, check and split the graph, and write it into the folder; nothing to do if it is there already.
+    """Read, check and split the graph, and write it into the folder if it is not there already.
 
     Raises:
         UserError: If the source is missing, damaged, ambiguous or too small.
@@ -129,14 +129,16 @@ def clean(
         The distinct links, sorted; whether they are directed; counts; remarks.
 
     Raises:
-        UserError: If nothing but self loops, or fewer than 20 links, are left, or the direction is not clear.
+        UserError: If nothing but self loops, or fewer than 20 links, are left, or the direction
+            is not clear.
     """
     nodes = len(raw.names)
     loops = raw.pairs[0] == raw.pairs[1]
     pairs = raw.pairs[:, ~loops]
     if raw.pairs.size and not pairs.size:
         raise UserError(
-            f"{raw.place}: all {int(loops.sum())} links lead from a node to itself; expected links between "
+            f"{raw.place}: all {int(loops.sum())} links lead from a node to itself; expected "
+            "links between "
             "different nodes; check the two columns"
         )
     ordered = np.unique(pair_numbers(pairs, nodes, directed=True))
@@ -149,7 +151,8 @@ def clean(
     edges = edges[:, np.lexsort((edges[1], edges[0]))]
     if edges.shape[1] < FEWEST_EDGES:
         raise UserError(
-            f"{raw.place}: {edges.shape[1]} different links; at least {FEWEST_EDGES} are needed to learn from "
+            f"{raw.place}: {edges.shape[1]} different links; at least {FEWEST_EDGES} are needed "
+            "to learn from "
             "some and test on others; give a larger graph"
         )
     facts = {"merged duplicates": repeats, "dropped self loops": int(loops.sum())}
@@ -162,12 +165,14 @@ def _direction_notes(
 ) -> tuple[str, ...]:
     if directed is None and raw.directed is None and 0 < mutual < links:
         raise UserError(
-            f"{raw.place}: {mutual} of {links} links are listed in both directions, the others in one; set data.directed "
+            f"{raw.place}: {mutual} of {links} links are listed in both directions, the others "
+            "in one; set data.directed "
             "to true or false (--directed or --undirected)"
         )
     if directed is None and raw.directed:
         raise UserError(
-            f"{raw.place}: the links are directed; set data.directed: true to keep the direction or false to drop it "
+            f"{raw.place}: the links are directed; set data.directed: true to keep the "
+            "direction or false to drop it "
             "(--directed or --undirected)"
         )
     if directed is None and raw.directed is None and not mutual:
@@ -189,27 +194,29 @@ def check_features(features: Any, nodes: int, place: str) -> Features | None:
         return None
     if features.ndim != 2 or features.shape[0] != nodes:
         raise UserError(
-            f"{place}: features of shape {tuple(features.shape)} for {nodes} nodes; expected one row a node"
+            f"{place}: features of shape {tuple(features.shape)} for {nodes} nodes; expected "
+            "one row a node"
         )
     if sparse.issparse(features):
-        matrix = sparse.csr_matrix(features, dtype=np.float32)
+        matrix: Matrix = sparse.csr_matrix(features, dtype=np.float32)
         matrix.sum_duplicates()
         matrix.eliminate_zeros()
         bad = np.flatnonzero(~np.isfinite(matrix.data))
         if len(bad):
             row = int(np.searchsorted(matrix.indptr, bad[0], side="right")) - 1
-            _not_finite(place, row, int(matrix.indices[bad[0]]), matrix.data[bad[0]])
+            _not_finite(place, row, int(matrix.indices[bad[0]]), float(matrix.data[bad[0]]))
         return matrix
     array = np.ascontiguousarray(features, dtype=np.float32)
     if not np.isfinite(array).all():
         row, column = np.argwhere(~np.isfinite(array))[0]
-        _not_finite(place, int(row), int(column), array[row, column])
+        _not_finite(place, int(row), int(column), float(array[row, column]))
     return array
 
 
 def _not_finite(place: str, row: int, column: int, value: float) -> None:
     raise UserError(
-        f"{place}: feature {column + 1} of node {row + 1} is {value}; expected a finite number; fill it in or "
+        f"{place}: feature {column + 1} of node {row + 1} is {value}; expected a finite number; "
+        "fill it in or "
         "remove the column"
     )
 
@@ -248,14 +255,15 @@ def _short(split: LinkSplit) -> tuple[str, ...]:
     wanted = {"valid_non_edges": split.valid, "test_non_edges": split.test}
     wanted |= {"test_degree_matched": split.test, "test_two_hop": split.test}
     return tuple(
-        f"{getattr(split, name).shape[1]} {name.replace('_', ' ')} found, {links.shape[1]} wanted: the graph has no more"
+        f"{getattr(split, name).shape[1]} {name.replace('_', ' ')} found, {links.shape[1]} "
+        "wanted: the graph has no more"
         for name, links in wanted.items()
         if getattr(split, name).shape[1] < links.shape[1]
     )
 
 
 def _key(config: Config) -> str:
-    """What the prepared files are a function of: the settings, the bytes read, and this code's format."""
+    """What the prepared files are a function of: settings, bytes read, format."""
     settings = config.data.model_dump(exclude={"root", "features", "batch_edges"})
     digest = hashlib.sha256(_json({"format": FORMAT, "seed": config.seed, **settings}))
     for path in readers.inputs(config.data):

@@ -11,26 +11,24 @@ import numpy as np
 from scipy import sparse
 
 from core.runtime.errors import UserError
+from domains.graph.data.records import Matrix
 
 
 class SparseState:
-    """Stands in for a sparse matrix while it is read: its parts are checked before scipy sees them."""
+    """Stands in for a sparse matrix until its parts have been checked."""
 
     data: np.ndarray
     indices: np.ndarray
     indptr: np.ndarray
     _shape: tuple[int, int]
 
-    def matrix(self) -> sparse.csr_matrix:
-        """The matrix, with every index checked.
 
-        Raises:
-            ValueError: If the parts do not fit together.
-        """
-        parts = (self.data, self.indices, self.indptr)
-        matrix = sparse.csr_matrix(parts, shape=tuple(map(int, self._shape)))
-        matrix.check_format(full_check=True)
-        return matrix
+def _matrix(state: SparseState) -> Matrix:
+    """The matrix, with every index checked."""
+    shape = tuple(int(size) for size in state._shape)
+    matrix = sparse.csr_matrix((state.data, state.indices, state.indptr), shape=shape)
+    matrix.check_format(full_check=True)
+    return matrix
 
 
 _reconstruct = np.ndarray(0).__reduce__()[0]
@@ -57,7 +55,8 @@ class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in ALLOWED:
             raise UserError(
-                f"{self.place}: the pickle asks for '{module}.{name}'; only numpy arrays, scipy csr matrices, "
+                f"{self.place}: the pickle asks for '{module}.{name}'; only numpy arrays, scipy "
+                "csr matrices, "
                 "dicts and lists are read; do not trust this file"
             )
         return ALLOWED[module, name]
@@ -71,7 +70,9 @@ def unpickle(file: IO[bytes], place: Path | str) -> Any:
     """
     try:
         value = _ArraysOnly(file, place).load()
-        return value.matrix() if isinstance(value, SparseState) else value
+        if isinstance(value, np.ndarray) and value.dtype == object and value.shape == ():
+            value = value.item()
+        return _matrix(value) if isinstance(value, SparseState) else value
     except (
         pickle.UnpicklingError,
         EOFError,
