@@ -8,6 +8,7 @@ from torch.distributions import Distribution, Independent, kl_divergence
 from core.variational.distributions import (
     DiagonalNormal,
     as_diagonal_normal,
+    check_same_event,
     diagonal_normal_kl_terms,
 )
 
@@ -75,8 +76,7 @@ def elementwise_kl(posterior: Distribution, prior: Distribution) -> Tensor | Non
 
 
 def _elementwise_kl_of_independent(posterior: Independent, prior: Independent) -> Tensor | None:
-    if posterior.event_shape != prior.event_shape:
-        raise ValueError(f"kl: event shapes of {posterior} and {prior} differ")
+    check_same_event(posterior, prior)
     if posterior.base_dist.event_shape or prior.base_dist.event_shape:
         return None
     return kl_divergence(posterior.base_dist, prior.base_dist)

@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from core.variational.divergences import kl
 from core.variational.evidence import Evidence, Latent
 from core.variational.schedules import check_warmup, linear_warmup
 
@@ -107,23 +108,26 @@ class ELBO:
         _check_shapes(evidence)
         weights = _weights(evidence, self.weights)
         likelihoods = {name: term.mean() for name, term in evidence.log_likelihood.items()}
-        loss = -_total([_times(term, weights[name]) for name, term in likelihoods.items()])
-        value = _total(list(likelihoods.values())).detach()
         terms = {f"log_likelihood/{name}": term.detach() for name, term in likelihoods.items()}
+        value = _total([*terms.values()])
+        costs = []
         if evidence.latents:
             beta = self.beta * linear_warmup(fraction, self.warmup)
             for latent in evidence.latents:
                 divergence, charged = _divergences(latent, self.free_bits)
-                loss = loss + _times(charged, beta)
-                value = value - divergence.detach()
+                costs.append(_times(charged, beta))
                 terms[f"kl/{latent.name}"] = divergence.detach()
+                value = value - terms[f"kl/{latent.name}"]
                 if self.free_bits:
                     terms[f"kl_with_free_bits/{latent.name}"] = charged.detach()
             terms |= _weights_of_kl(beta, likelihoods, weights)
         terms |= _weighted(likelihoods, weights)
-        loss, penalties = _penalised(loss, evidence)
-        bound = "lower" if evidence.latents else "none"
-        return Loss(loss, value, bound=bound, terms=terms | penalties)
+        penalties = {name: penalty.mean() for name, penalty in evidence.penalties.items()}
+        terms |= {f"penalty/{name}": penalty.detach() for name, penalty in penalties.items()}
+        gain = _total([_times(term, weights[name]) for name, term in likelihoods.items()])
+        costs += penalties.values()
+        loss = _total(costs) - gain if costs else -gain
+        return Loss(loss, value, bound="lower" if evidence.latents else "none", terms=terms)
 
 
 @dataclass(frozen=True)
@@ -263,7 +267,7 @@ def _divergences(latent: Latent, free_bits: float) -> tuple[Tensor, Tensor]:
     """Return the KL of a group and what of it is charged, averaged over the batch."""
     per_dimension = latent.kl_per_dimension() if free_bits else None
     if per_dimension is None:
-        divergence = latent.kl().mean()
+        divergence = kl(latent.posterior, latent.prior, latent.value)[0].mean()
         return divergence, divergence.clamp(min=free_bits) if free_bits else divergence
     means = per_dimension.mean((0, 1))
     return means.sum(), means.clamp(min=free_bits).sum()
@@ -276,8 +280,8 @@ def _weights_of_kl(
     first = next(iter(likelihoods.values())).detach()
     if len(set(weights.values())) == 1:
         weight = next(iter(weights.values()))
-        effective = beta / weight if weight else math.inf
-        return {"beta": _scalar(first, beta), "effective_beta": _scalar(first, effective)}
+        applied = _scalar(first, beta)
+        return {"beta": applied, "effective_beta": applied if weight == 1 else applied / weight}
     tiny = torch.finfo(first.dtype).tiny  # all terms 0: the plain mean of the weights
     sizes = {name: term.detach().abs() + tiny for name, term in likelihoods.items()}
     scaled = _total([weights[name] * size for name, size in sizes.items()])

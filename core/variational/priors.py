@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 from torch.distributions import Distribution
 
-from core.variational.distributions import DiagonalNormal
+from core.variational.distributions import CentredNormal
 
 
 class StandardNormal(nn.Module):
@@ -21,6 +21,7 @@ class StandardNormal(nn.Module):
 
     Example:
         >>> import torch
+        >>> from core.variational.distributions import DiagonalNormal
         >>> posterior = DiagonalNormal(torch.ones(3, 2), torch.ones(3, 2))
         >>> StandardNormal()(posterior).event_shape
         torch.Size([2])
@@ -32,9 +33,6 @@ class StandardNormal(nn.Module):
             raise ValueError(f"StandardNormal: scale {scale!r} is not positive")
         self.scale = scale
 
-    def forward(self, posterior: Distribution) -> DiagonalNormal:
+    def forward(self, posterior: Distribution) -> CentredNormal:
         """Return the prior in the posterior's shapes, type and device."""
-        mean = posterior.mean
-        loc, scale = mean.new_zeros(()), mean.new_full((), self.scale)
-        event_dims = len(posterior.event_shape)
-        return DiagonalNormal(loc.expand(mean.shape), scale.expand(mean.shape), event_dims)
+        return CentredNormal(posterior.mean, self.scale, len(posterior.event_shape))
