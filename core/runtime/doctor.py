@@ -9,13 +9,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from cyclopts import Parameter
 from packaging.requirements import Requirement
 
 from core.runtime import folder
 from core.runtime.cli import Json
 from core.runtime.errors import RunFailed
+
+Thorough = Annotated[bool, Parameter(negative="")]
 
 
 @dataclass(frozen=True)
@@ -34,21 +37,25 @@ class Finding:
 
 
 def make_doctor(
-    more: Callable[[], Iterable[Finding]] | None = None,
+    more: Callable[[bool], Iterable[Finding]] | None = None,
 ) -> Callable[..., None]:
     """Return the verb ``doctor``.
 
     Args:
-        more: Looks at what core knows nothing of, such as the orchestrator.
+        more: Looks at what core knows nothing of, such as the orchestrator; told whether to be
+            thorough.
     """
 
-    def doctor(*, self_test: bool = True, as_json: Json = False) -> None:
+    def doctor(
+        *, self_test: bool = True, thorough: Thorough = False, as_json: Json = False
+    ) -> None:
         """Say what is installed and what works, and hold the mathematics against exact values.
 
         Args:
             self_test: Compare the ELBO and IWAE with log-likelihoods that are known exactly.
+            thorough: Also try what takes a minute: have the orchestrator plan a scheduled run.
         """
-        findings = [*installation(), *computing(), *extras(), *(more() if more else ())]
+        findings = [*installation(), *computing(), *extras(), *(more(thorough) if more else ())]
         if self_test:
             findings += mathematics()
         text = "\n".join(_line(finding) for finding in findings)
