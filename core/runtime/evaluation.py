@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from core.runtime.config import Settings
 from core.runtime.engine import build_objective
 from core.runtime.order import derive
 from core.variational import diagnostics
+from core.variational.objectives import ELBO
 
 
 def evaluate(
@@ -33,11 +34,14 @@ def evaluate(
 
 
 def evidence_of(config: Settings, model: Model, batches: Sequence[Any]) -> dict[str, Any]:
-    """The objective's value and its terms, averaged over the examples, in nats per example.
+    """The ELBO and its terms, averaged over the examples, in nats per example.
 
-    For a model with latents also the importance-weighted log-likelihood.
+    The ELBO is the unweighted one, whatever was trained on; the weights of the training stand
+    beside it. For a model with latents also the importance-weighted log-likelihood.
     """
-    objective = build_objective(config)
+    options = config.objective
+    trained_on = build_objective(config)
+    objective = trained_on if isinstance(trained_on, ELBO) else ELBO(samples=options.samples)
     losses, sizes, has_latents = [], [], False
     with diagnostics.looking_at(model, derive(config.seed, "evidence")):
         for batch in batches:
@@ -45,20 +49,32 @@ def evidence_of(config: Settings, model: Model, batches: Sequence[Any]) -> dict[
             losses.append(objective(evidence))
             sizes.append(next(iter(evidence.log_likelihood.values())).shape[1])
             has_latents = has_latents or len(evidence.latents) > 0
+    names = losses[0].terms
+    terms = {name: _mean([loss.terms[name] for loss in losses], sizes) for name in names}
     described = {
-        "objective": config.objective.kind,
+        "objective": options.kind,
         "samples": objective.samples,
-        "value": _mean([loss.value for loss in losses], sizes),
+        "elbo": _mean([loss.value for loss in losses], sizes),
         "unit": losses[0].unit,
         "bound": losses[0].bound,
-        "terms": {
-            name: _mean([loss.terms[name] for loss in losses], sizes) for name in losses[0].terms
-        },
-        "examples": sum(sizes),
+        "log_likelihood": _below("log_likelihood/", terms),
+        "kl": _below("kl/", terms),
+        "penalties": _below("penalty/", terms),
+        "weights": _below("weight/", terms),
+        "beta": terms.get("beta"),
+        "effective_beta": terms.get("effective_beta"),
     }
     if has_latents:
         described["importance_weighted"] = _importance_weighted(config, model, batches)
     return described
+
+
+def _below(prefix: str, terms: Mapping[str, float]) -> dict[str, float]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in terms.items()
+        if name.startswith(prefix)
+    }
 
 
 def latents_of(config: Settings, model: Model, batches: Sequence[Any]) -> dict[str, Any]:
@@ -86,7 +102,7 @@ def _importance_weighted(config: Settings, model: Model, batches: Sequence[Any])
     errors = torch.cat([estimate.standard_error for estimate in estimates]).double()
     return {
         "value": float(torch.cat([e.log_likelihood for e in estimates]).double().mean()),
-        "standard_error": float(errors.square().sum().sqrt() / len(errors)),
+        "se": float(errors.square().sum().sqrt() / len(errors)),
         "effective_sample_size": float(
             torch.cat([e.effective_sample_size for e in estimates]).double().mean()
         ),

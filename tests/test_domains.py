@@ -1,0 +1,192 @@
+"""What every domain must do; a new one is tested by being there."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import domains
+from core.runtime import cli, engine, folder
+from core.runtime.errors import UserError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+ROOMS = ("config", "data", "model", "metrics", "plots", "cli", "domain")
+NAMES = domains.domain_names()
+
+pytestmark = pytest.mark.parametrize("name", NAMES)
+
+
+def smoke(name: str) -> Path:
+    return REPOSITORY / "configs" / name / "smoke.yaml"
+
+
+def latentworks(*words: object) -> int:
+    arguments = [str(word) for word in words]
+    return cli.run_app(cli.build_app(domains, arguments), arguments)
+
+
+def settings_of(run: Path) -> Any:
+    return cli.load(domains, run / "settings.yaml", ())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    """A finished smoke run of each domain, made by its own verbs."""
+    runs = {}
+    for name in NAMES:
+        run = tmp_path_factory.mktemp(name) / "run"
+        assert latentworks(name, "ingest", smoke(name), "--out", run) == 0
+        assert latentworks(name, "train", run) == 0
+        assert latentworks(name, "evaluate", run) == 0
+        runs[name] = run
+    return runs
+
+
+def test_the_rooms_exist_and_the_domain_says_what_it_is(name: str) -> None:
+    for room in ROOMS:
+        assert importlib.util.find_spec(f"domains.{name}.{room}"), room
+    line = domains.domain_line(name)
+    assert line.endswith(".")
+    assert "\n" not in line
+    assert domains.load_domain(name).name == name
+
+
+def test_a_run_leaves_everything_in_its_folder(name: str, finished: Mapping[str, Path]) -> None:
+    run = finished[name]
+    made = {path.name for path in run.iterdir()}
+    assert made >= {
+        "settings.yaml", "lineage.json", "status.json", "history.jsonl", "metrics.json",
+        "checkpoints", "examples", "figures", "report.html", "report.md", "data-card.json",
+    }  # fmt: skip
+    assert folder.state(run) == "done"
+    assert any((run / "examples").iterdir())
+
+
+def test_every_metric_is_finite_and_says_what_it_is(name: str, finished: Mapping[str, Path]) -> None:
+    metrics = json.loads((finished[name] / "metrics.json").read_text())["metrics"]
+    assert sum(metric["primary"] for metric in metrics.values()) == 1
+    for key, metric in metrics.items():
+        assert math.isfinite(metric["value"]), key
+        assert metric["n"] > 0, key
+        assert metric["method"], key
+        if metric["interval"] is not None:
+            low, high = metric["interval"]
+            assert low <= metric["value"] <= high, key
+
+
+def test_the_evidence_has_one_finite_number_for_each_sample_and_example(
+    name: str, finished: Mapping[str, Path]
+) -> None:
+    config = settings_of(finished[name])
+    domain, data = domains.load_domain(name), finished[name] / "data"
+    batch = domain.batches(config, data, "train").batch(0, 0)
+    evidence = domain.model(config, data).evidence(batch, samples=3)
+    shapes = {tuple(term.shape) for term in evidence.log_likelihood.values()}
+    shapes |= {tuple(latent.kl().shape) for latent in evidence.latents}
+    shapes |= {tuple(latent.log_ratio().shape) for latent in evidence.latents}
+    assert len(shapes) == 1
+    assert next(iter(shapes))[0] == 3
+    for term in (*evidence.log_likelihood.values(), *(latent.kl() for latent in evidence.latents)):
+        assert bool(torch.isfinite(term).all())
+
+
+def test_the_gradient_of_the_objective_reaches_every_parameter(
+    name: str, finished: Mapping[str, Path]
+) -> None:
+    config = settings_of(finished[name])
+    domain, data = domains.load_domain(name), finished[name] / "data"
+    torch.manual_seed(0)
+    model, objective = domain.model(config, data), engine.build_objective(config)
+    batch = domain.batches(config, data, "train").batch(0, 0)
+    objective(model.evidence(batch, objective.samples)).loss.backward()
+    for key, parameter in model.named_parameters():
+        assert parameter.grad is not None, key
+        assert bool((parameter.grad != 0).any()), key
+
+
+def test_a_batch_is_a_function_of_its_place_alone(name: str, finished: Mapping[str, Path]) -> None:
+    config = settings_of(finished[name])
+    domain, data = domains.load_domain(name), finished[name] / "data"
+    model, objective = domain.model(config, data).eval(), engine.build_objective(config)
+
+    def value(batches: Any, epoch: int) -> float:
+        torch.manual_seed(0)
+        return float(objective(model.evidence(batches.batch(epoch, 0))).value)
+
+    first, second = (domain.batches(config, data, "train") for _ in range(2))
+    later = value(first, 3)
+    assert value(first, 1) == value(second, 1)
+    assert value(second, 3) == later
+
+
+def test_the_same_settings_write_the_same_bytes(
+    name: str, finished: Mapping[str, Path], tmp_path: Path
+) -> None:
+    first, second = finished[name], tmp_path / "again"
+    assert latentworks("run", smoke(name), "--out", second) == 0
+    names = ["metrics.json", "report.html", "report.md", "history.jsonl"]
+    names += [path.relative_to(first).as_posix() for path in first.glob("figures/*.svg")]
+    for file in names:
+        assert (first / file).read_bytes() == (second / file).read_bytes(), file
+    one, other = (sorted(run.glob("checkpoints/*/model.safetensors")) for run in (first, second))
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in other]
+
+
+def test_killed_and_resumed_writes_the_same_bytes(
+    name: str, finished: Mapping[str, Path], tmp_path: Path
+) -> None:
+    whole, run = finished[name], tmp_path / "run"
+    assert latentworks(name, "ingest", smoke(name), "--out", run) == 0
+    rows = (whole / "history.jsonl").read_text().count("\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "domains", name, "train", str(run)], cwd=REPOSITORY
+    )
+    history = run / "history.jsonl"
+    while process.poll() is None and not (
+        history.exists() and history.read_text().count("\n") >= rows // 2
+    ):
+        time.sleep(0.002)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert folder.state(run) == "crashed"
+    assert latentworks("resume", run) == 0
+    for file in ("metrics.json", "report.html", "history.jsonl"):
+        assert (run / file).read_bytes() == (whole / file).read_bytes(), file
+
+
+@pytest.mark.parametrize(
+    ("verb", "first"), [("train", "ingest"), ("evaluate", "train"), ("report", "evaluate")]
+)
+def test_a_stage_run_too_early_names_the_command_to_run_first(
+    name: str, verb: str, first: str, tmp_path: Path
+) -> None:
+    from core.runtime import stages
+
+    config = cli.load(domains, smoke(name), ())
+    run = folder.create(config, out=tmp_path / "run")
+    with pytest.raises(UserError, match=f"first run: latentworks {name} {first} ") as caught:
+        stages.STAGES[verb](domains.load_domain(name), config, run)
+    assert "\n" not in str(caught.value)
+
+
+def test_results_are_not_overwritten_without_force(
+    name: str, finished: Mapping[str, Path], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run = shutil.copytree(finished[name], tmp_path / "copy")
+    before = (run / "report.html").read_bytes()
+    assert latentworks(name, "evaluate", run) == 2
+    assert "--force" in capsys.readouterr().err
+    assert latentworks("report", run, "--force") == 0
+    assert (run / "report.html").read_bytes() == before
