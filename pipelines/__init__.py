@@ -1,0 +1,1 @@
+"""Runs through Prefect; the only package that imports it."""
