@@ -13,7 +13,20 @@ Probability = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Data(Section):
-    """Where the graph comes from and how its links are split."""
+    """Where the graph comes from and how its links are split.
+
+    Args:
+        source: What is read; ``airline-routes`` comes with an installed package.
+        name: Which Planetoid graph.
+        root: The file to read, or the folder of the Planetoid files; None downloads those.
+        features: A file of node features for an edge list: CSV, parquet or npz.
+        directed: Whether direction counts; to be said where the source leaves it open.
+        allow_pickle: Whether arrays and csr matrices may be read from objects in an npz file.
+        use_features: Whether models see the node features.
+        valid_fraction: Share of the links to choose a model with.
+        test_fraction: Share of the links to test on, once.
+        batch_edges: Links explained at a step when neighbourhoods are sampled.
+    """
 
     source: Literal["airline-routes", "planetoid", "npz", "edges", "graphml"] = "airline-routes"
     name: Literal["Cora", "CiteSeer", "PubMed"] = "Cora"

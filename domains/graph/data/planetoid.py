@@ -89,8 +89,12 @@ def read(root: str | None, name: str, use_features: bool) -> RawGraph:
     features = labels = None
     if use_features and rows is not None:
         features = _place(_load(files["allx"]), _load(files["tx"]), rows, files["tx"])
-        nodes = max(nodes, features.shape[0])
-        features.resize((nodes, features.shape[1]))
+        if features.shape[0] < nodes:
+            raise UserError(
+                f"{files['graph']}: node number {nodes - 1}; the features have "
+                f"{features.shape[0]} rows"
+            )
+        nodes = features.shape[0]
     if rows is not None and {"ally", "ty"} <= files.keys():
         hot = _place(_load(files["ally"]), _load(files["ty"]), rows, files["ty"])
         hot.resize((max(nodes, hot.shape[0]), hot.shape[1]))
@@ -131,7 +135,12 @@ def _pairs(neighbours: dict[int, list[int]], path: Path) -> tuple[np.ndarray, in
     pairs = np.stack([source, target])
     if pairs.size and pairs.min() < 0:
         raise UserError(f"{path}: node number {pairs.min()}; expected numbers from 0")
-    return pairs, max([int(pairs.max(initial=-1)), *neighbours], default=-1) + 1
+    nodes = max([int(pairs.max(initial=-1)), *neighbours], default=-1) + 1
+    if nodes > 2 * len(neighbours) + 1000:
+        raise UserError(
+            f"{path}: node number {nodes - 1}; expected the numbers of {len(neighbours)}"
+        )
+    return pairs, nodes
 
 
 def _test_rows(path: Path) -> np.ndarray:

@@ -121,6 +121,7 @@ class RawGraph:
         place: Where it came from, for messages to the person who gave it.
         licence: Its licence.
         features: One row a node.
+        features_place: Where they came from, if from elsewhere.
         labels: A class per node, −1 where unknown.
         titles: A longer name of each node.
         positions: Longitude and latitude in degrees.
@@ -135,6 +136,7 @@ class RawGraph:
     place: str
     licence: str = "unknown"
     features: Any = None
+    features_place: str | None = None
     labels: np.ndarray | None = None
     titles: list[str] | None = None
     positions: np.ndarray | None = None

@@ -8,7 +8,7 @@ from dataclasses import fields
 import numpy as np
 
 from domains.graph.data.negatives import degree_matched, two_hop, uniform
-from domains.graph.data.pairs import generator, pair_numbers, pairs_of
+from domains.graph.data.pairs import generator, pair_count, pair_numbers, pairs_of
 from domains.graph.data.records import LinkSplit
 
 
@@ -48,7 +48,9 @@ def split_links(
     train, valid, test = (np.sort(numbers[part[group] == which]) for which in range(3))
     links = np.sort(numbers)
     train_pairs = pairs_of(train, nodes, directed)
-    test_non = uniform(generator(seed, "test"), len(test), nodes, directed, links)
+    free = pair_count(nodes, directed) - len(links)
+    share = min(len(test), free * len(test) // max(len(test) + len(valid), 1))
+    test_non = uniform(generator(seed, "test"), share, nodes, directed, links)
     taken = np.sort(np.concatenate([links, test_non]))
     valid_non = uniform(generator(seed, "valid"), len(valid), nodes, directed, taken)
     hard = [

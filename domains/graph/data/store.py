@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors import SafetensorError
@@ -20,7 +20,7 @@ from core.contract import DataCard
 from core.runtime.errors import UserError
 from domains.graph.data import readers
 from domains.graph.data.pairs import pair_numbers, pairs_of
-from domains.graph.data.records import Dataset, Features, LinkSplit, Matrix, RawGraph
+from domains.graph.data.records import Dataset, Features, LinkSplit, RawGraph
 from domains.graph.data.splits import split_hash, split_links
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def prepare(config: Config, folder: Path) -> DataCard:
     raw = readers.read(config.data)
     edges, directed, facts, notes = clean(raw, config.data.directed)
     nodes = len(raw.names)
-    features = check_features(raw.features, nodes, raw.place) if config.data.use_features else None
+    features = check_features(raw) if config.data.use_features else None
     split = split_links(
         edges,
         nodes,
@@ -52,6 +52,7 @@ def prepare(config: Config, folder: Path) -> DataCard:
         config.data.test_fraction,
         config.seed,
     )
+    _check_split(split, config, raw.place)
     files = {
         GRAPH: save_arrays(_arrays(features, edges, raw, directed)),
         SPLIT: save_arrays({field.name: getattr(split, field.name) for field in fields(split)}),
@@ -184,41 +185,54 @@ def _direction_notes(
     return ()
 
 
-def check_features(features: Any, nodes: int, place: str) -> Features | None:
+def check_features(raw: RawGraph) -> Features | None:
     """Float32 features, one finite row a node.
 
     Raises:
         UserError: If there is another number of rows, or a value is not finite.
     """
-    if features is None:
+    if raw.features is None:
         return None
-    if features.ndim != 2 or features.shape[0] != nodes:
+    place, nodes = raw.features_place or raw.place, len(raw.names)
+    if raw.features.ndim != 2 or raw.features.shape[0] != nodes:
         raise UserError(
-            f"{place}: features of shape {tuple(features.shape)} for {nodes} nodes; expected "
+            f"{place}: features of shape {tuple(raw.features.shape)} for {nodes} nodes; expected "
             "one row a node"
         )
-    if sparse.issparse(features):
-        matrix: Matrix = sparse.csr_matrix(features, dtype=np.float32)
-        matrix.sum_duplicates()
-        matrix.eliminate_zeros()
-        bad = np.flatnonzero(~np.isfinite(matrix.data))
-        if len(bad):
-            row = int(np.searchsorted(matrix.indptr, bad[0], side="right")) - 1
-            _not_finite(place, row, int(matrix.indices[bad[0]]), float(matrix.data[bad[0]]))
-        return matrix
-    array = np.ascontiguousarray(features, dtype=np.float32)
-    if not np.isfinite(array).all():
-        row, column = np.argwhere(~np.isfinite(array))[0]
-        _not_finite(place, int(row), int(column), float(array[row, column]))
-    return array
+    features: Features
+    if sparse.issparse(raw.features):
+        features = sparse.csr_matrix(raw.features, dtype=np.float32)
+        features.sum_duplicates()
+        features.eliminate_zeros()
+        bad = np.flatnonzero(~np.isfinite(features.data))
+        rows = np.searchsorted(features.indptr, bad, side="right") - 1
+        where = np.stack([rows, features.indices[bad]], axis=1)
+    else:
+        features = np.ascontiguousarray(raw.features, dtype=np.float32)
+        where = np.argwhere(~np.isfinite(features))
+    if len(where):
+        row, column = where[0].tolist()
+        raise UserError(
+            f"{place}: feature {column + 1} of node {raw.names[row]!r} is "
+            f"{features[row, column]}; expected a finite number; fill it in or remove the column"
+        )
+    return features
 
 
-def _not_finite(place: str, row: int, column: int, value: float) -> None:
-    raise UserError(
-        f"{place}: feature {column + 1} of node {row + 1} is {value}; expected a finite number; "
-        "fill it in or "
-        "remove the column"
-    )
+def _check_split(split: LinkSplit, config: Config, place: str) -> None:
+    """Refuse a split that measures nothing."""
+    for part, links in (("valid", split.valid), ("test", split.test)):
+        if not links.shape[1]:
+            fraction = getattr(config.data, f"{part}_fraction")
+            raise UserError(
+                f"data.{part}_fraction {fraction}: no links left for it in {place}; "
+                "give a larger one"
+            )
+        if not getattr(split, f"{part}_non_edges").shape[1]:
+            raise UserError(
+                f"{place}: nearly every pair of nodes is linked, too few others are left to "
+                "test on; link prediction needs a sparser graph"
+            )
 
 
 def _arrays(

@@ -105,6 +105,7 @@ def read(path: Path, features: Path | None) -> RawGraph:
         source=f"edge list {path.name}" + (f" with {features.name}" if features else ""),
         place=str(path),
         features=matrix,
+        features_place=None if features is None else str(features),
         notes=tuple(notes),
     )
 
