@@ -3,22 +3,27 @@
 from domains.graph.data.batches import LinkBatches, batches, feature_tensor
 from domains.graph.data.negatives import corruptions
 from domains.graph.data.pairs import both_ways, generator
-from domains.graph.data.records import Dataset, Graph, LinkSplit
+from domains.graph.data.readers import read
+from domains.graph.data.records import Dataset, Graph, LinkSplit, RawGraph
 from domains.graph.data.splits import split_hash, split_links
-from domains.graph.data.store import load, prepare
+from domains.graph.data.store import check_features, clean, load, prepare
 
 __all__ = [
     "Dataset",
     "Graph",
     "LinkBatches",
     "LinkSplit",
+    "RawGraph",
     "batches",
     "both_ways",
+    "check_features",
+    "clean",
     "corruptions",
     "feature_tensor",
     "generator",
     "load",
     "prepare",
+    "read",
     "split_hash",
     "split_links",
 ]

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,17 +23,14 @@ from domains.graph.data.pairs import (
     pair_numbers,
     pairs_of,
 )
-from domains.graph.data.records import Dataset, Features, Graph, Matrix
+from domains.graph.data.records import Batching, Dataset, Features, Graph, Matrix
 from domains.graph.data.store import load
-
-if TYPE_CHECKING:
-    from domains.graph.config import Config
 
 LARGE = 1_000_000  # numbers in a feature matrix from which mostly zero ones stay sparse
 DENSE = 0.1
 
 
-def batches(config: Config, folder: Path, split: Split) -> LinkBatches:
+def batches(config: Batching, folder: Path, split: Split) -> LinkBatches:
     """The batches of one split of the prepared graph, in the regime of the model section."""
     return LinkBatches(
         load(folder),

@@ -2,17 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from core.contract import DataCard
+from domains.graph.config import Data
 
 Matrix = Any  # a scipy csr matrix, whose shape and dtype no type checker can follow
 Features = np.ndarray | Matrix
+
+
+@runtime_checkable
+class Regime(Protocol):
+    """What the batches ask of the model section."""
+
+    @property
+    def hide(self) -> float:
+        """Fraction of train links hidden from the messages at each step, 0 for none."""
+        ...
+
+    @property
+    def negatives(self) -> int:
+        """Sampled non-edges per explained link, 0 for the exact sum."""
+        ...
+
+    @property
+    def neighbours(self) -> Sequence[int] | None:
+        """Fan-outs of a sampled neighbourhood, None for the whole graph."""
+        ...
+
+
+@runtime_checkable
+class Ingest(Protocol):
+    """What preparing the data asks of the settings."""
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        ...
+
+    @property
+    def data(self) -> Data:
+        """The data section."""
+        ...
+
+
+@runtime_checkable
+class Batching(Ingest, Protocol):
+    """What batching the data asks of the settings."""
+
+    @property
+    def model(self) -> Regime:
+        """The model section."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors import SafetensorError
@@ -20,18 +19,15 @@ from core.contract import DataCard
 from core.runtime.errors import UserError
 from domains.graph.data import readers
 from domains.graph.data.pairs import pair_numbers, pairs_of
-from domains.graph.data.records import Dataset, Features, LinkSplit, RawGraph
+from domains.graph.data.records import Dataset, Features, Ingest, LinkSplit, RawGraph
 from domains.graph.data.splits import split_hash, split_links
-
-if TYPE_CHECKING:
-    from domains.graph.config import Config
 
 FORMAT = 1
 FEWEST_EDGES = 20
 CARD, GRAPH, SPLIT, NODES = "card.json", "graph.safetensors", "split.safetensors", "nodes.json"
 
 
-def prepare(config: Config, folder: Path) -> DataCard:
+def prepare(config: Ingest, folder: Path) -> DataCard:
     """Read, check and split the graph, and write it into the folder if it is not there already.
 
     Raises:
@@ -219,7 +215,7 @@ def check_features(raw: RawGraph) -> Features | None:
     return features
 
 
-def _check_split(split: LinkSplit, config: Config, place: str) -> None:
+def _check_split(split: LinkSplit, config: Ingest, place: str) -> None:
     """Refuse a split that measures nothing."""
     for part, links in (("valid", split.valid), ("test", split.test)):
         if not links.shape[1]:
@@ -276,7 +272,7 @@ def _short(split: LinkSplit) -> tuple[str, ...]:
     )
 
 
-def _key(config: Config) -> str:
+def _key(config: Ingest) -> str:
     """What the prepared files are a function of: settings, bytes read, format."""
     settings = config.data.model_dump(exclude={"root", "features", "batch_edges"})
     digest = hashlib.sha256(_json({"format": FORMAT, "seed": config.seed, **settings}))

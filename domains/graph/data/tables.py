@@ -57,7 +57,11 @@ def read_table(path: Path) -> Table:
     if delimiter == " ":
         rows = [line.split() for _, line in kept]
     else:
-        rows = [next(csv.reader([line], delimiter=delimiter)) for _, line in kept]
+        rows = list(csv.reader((line for _, line in kept), delimiter=delimiter))
+        if len(rows) < len(kept):
+            raise UserError(
+                f"{path}: a quoted cell goes over several lines; remove the line break"
+            )
         rows = [[cell.strip() for cell in row] for row in rows]
     table = Table(path, lines, rows)
     for place, row in enumerate(rows):

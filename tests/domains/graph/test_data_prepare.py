@@ -461,6 +461,7 @@ def test_a_folder_in_place_of_a_file_is_said(tmp_path: Path) -> None:
         (b"one\ntwo\n", ":1: one column"),
         (b"source,target\n1,2\n3\n", ":3: 1 columns, the first row has 2"),
         (b"1,2,3,4\n1,2,3,4\n", ":1: 4 columns"),
+        (b'source,target\n"1,2\n3,4\n', "over several lines"),
         (b"source,target\n1,\n", ":2, column 2: no node name"),
     ],
 )
