@@ -1,6 +1,6 @@
 """What the engine adds to a step of a plain loop: the same tiny MLP, optimiser and batches.
 
-CPU time of one thread, interleaved rounds in one process, median; results in ``engine_overhead.json``.
+CPU time of one thread, interleaved rounds in one process, median; results as JSON beside it.
 The engine's side holds all that it does in a step: its random stream, the finite check, the meter,
 progress; and, spread over the steps, its history, one validation and one checkpoint.
 """

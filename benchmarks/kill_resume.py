@@ -1,6 +1,6 @@
 """Kill a training with SIGKILL at random moments, resume it, and compare with one never killed.
 
-Equal means: the chosen weights, ``history.jsonl``, ``metrics.json`` and ``report.html`` byte for byte.
+Equal, byte for byte: the chosen weights, history.jsonl, metrics.json and report.html.
 Results in ``kill_resume.json``.
 """
 
@@ -32,7 +32,7 @@ def rows(run: Path) -> int:
 
 
 def killed_at(run: Path, domain: str, row: int) -> bool:
-    """Start the training, kill it once its history has so many rows; whether it was still alive."""
+    """Start the training, kill it when its history has so many rows; whether it still lived."""
     command = [sys.executable, "-m", "domains", domain, "train", str(run)]
     process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL)
     while process.poll() is None and rows(run) < row:

@@ -123,8 +123,8 @@ def configure(settings: Settings) -> Fabric:
     if wanted > 1 and int(os.environ.get("WORLD_SIZE", "1")) != wanted:
         raise UserError(
             f"compute.devices: {compute.devices} on {compute.nodes} node(s) needs {wanted} "
-            f"processes; start them with: torchrun --nnodes {compute.nodes} --nproc-per-node "
-            f"{compute.devices} -m domains resume RUN"
+            f"processes; after the ingest start them with: torchrun --nnodes {compute.nodes} "
+            f"--nproc-per-node {compute.devices} -m domains DOMAIN train RUN"
         )
     if compute.accelerator == "cuda" and not torch.cuda.is_available():
         raise UserError(
@@ -240,6 +240,7 @@ def train(domain: Domain[Any, Any, Any], settings: Settings, run: Path) -> None:
                 state.save("last")
                 raise Interrupted(run)
     state.save("last")
+    fabric.barrier()
     if position.stopped:
         say(
             f"stopped early at step {position.step}: no better {options.monitor} in "
@@ -425,7 +426,8 @@ def stop_signals() -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
-    before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}
 
     def note(number: int, _frame: object) -> None:
         event.set()

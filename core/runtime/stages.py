@@ -6,7 +6,9 @@ again alone. What they return is small JSON for whoever orchestrates them.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +39,15 @@ def ingest(domain: AnyDomain, config: Settings, run: Path) -> dict[str, Any]:
 
 
 def train(domain: AnyDomain, config: Settings, run: Path) -> dict[str, Any]:
-    """Train to the end, from the newest checkpoint if there is one."""
+    """Train to the end, from the newest checkpoint if there is one.
+
+    Of several processes under torchrun, only the first holds the run and writes to it.
+    """
     from core.runtime import engine
 
     folder.require(run, CARD, f"{domain.name} ingest")
-    with folder.working(run, "training", then="trained"):
+    first = os.environ.get("RANK", "0") == "0"
+    with folder.working(run, "training", "trained") if first else contextlib.nullcontext():
         engine.train(domain, config, run)
     best = best_checkpoint(config, run)
     return {"step": best.step, "weights": best.record["sha256"][checkpoint.WEIGHTS]}

@@ -124,9 +124,12 @@ def test_compare_shows_only_the_settings_that_differ(
 
 
 def test_a_run_in_use_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = f"from pathlib import Path; from core.runtime import folder\nwith folder.lock(Path({str(run)!r})): print(1, flush=True); input()"
+    code = (
+        "import sys; from pathlib import Path; from core.runtime import folder\n"
+        "with folder.lock(Path(sys.argv[1])): print(1, flush=True); input()"
+    )
     with subprocess.Popen(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", code, str(run)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=Path(__file__).parents[3],

@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 SCRIPT = """
 import sys
 from pathlib import Path
-sys.path.insert(0, "tests")
+sys.path[:0] = [".", "tests"]
 from toy import DOMAIN, ToySettings
 from core.runtime import engine
 from core.runtime.errors import Interrupted
@@ -212,3 +212,24 @@ def test_compiling_the_step_changes_only_the_random_stream(tmp_path: Path) -> No
 def _values(run: Path) -> list[float]:
     rows = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
     return [row["valid/error"] for row in rows if "valid/error" in row]
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_run(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT)
+    config = settings(epochs=2).model_copy(
+        update={"compute": settings().compute.model_copy(update={"devices": 2})}
+    )
+    run = new_run(tmp_path / "run", config)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    subprocess.run([*command, str(script), str(run)], cwd=REPOSITORY, check=True)
+    rows = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    assert rows[-1]["step"] == 2 * (5 // 2)
+    assert len(list(run.glob("checkpoints/last-*"))) == 1
+
+
+def test_several_devices_outside_of_torchrun_are_refused(tmp_path: Path) -> None:
+    config = ToySettings(name="t", compute={"devices": 2})
+    with pytest.raises(UserError, match=r"compute\.devices: 2 .* torchrun"):
+        train(tmp_path, config)
