@@ -29,7 +29,7 @@ def bootstrap_interval(
     r"""Return the bias-corrected and accelerated (BCa) bootstrap interval of a statistic.
 
     Examples are drawn with replacement, the same ones from every array. With bias :math:`z_0` from
-    the share of resamples below the estimate and acceleration :math:`a` from the jackknife, the ends
+    the share of resamples below the estimate and acceleration :math:`a` of the jackknife, the ends
     are the quantiles of the resamples at
 
     .. math:: \Phi\!\left(z_0 + \frac{z_0 + z_\alpha}{1 - a (z_0 + z_\alpha)}\right)
