@@ -13,6 +13,12 @@ from torch.nn import functional
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 
+def _at_least_single(parameter: Tensor) -> Tensor:
+    """Half-precision networks are fine, half-precision log-densities and KLs are not."""
+    half = parameter.dtype in (torch.float16, torch.bfloat16)
+    return parameter.float() if half else parameter
+
+
 class _Diagonal(Distribution):
     """Shapes of a distribution whose last ``event_dims`` dimensions are one event."""
 
@@ -73,6 +79,7 @@ class DiagonalNormal(_Diagonal):
     has_rsample = True
 
     def __init__(self, loc: Tensor, scale: Tensor, event_dims: int = 1) -> None:
+        loc, scale = _at_least_single(loc), _at_least_single(scale)
         if loc.shape != scale.shape:
             loc, scale = torch.broadcast_tensors(loc, scale)
         self.loc = loc
@@ -172,7 +179,7 @@ class LogitsBernoulli(_Diagonal):
     """
 
     def __init__(self, logits: Tensor, event_dims: int = 1) -> None:
-        self.logits = logits
+        self.logits = logits = _at_least_single(logits)
         super().__init__(logits.shape, event_dims)
 
     @property
@@ -214,10 +221,12 @@ class LogitsBernoulli(_Diagonal):
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log probability in nats; ``value`` may have further leading dimensions."""
         self._check(value)
-        value, logits = torch.broadcast_tensors(value, self.logits)
+        value, logits = value.to(self.logits), self.logits
+        if value.shape != logits.shape:
+            value, logits = torch.broadcast_tensors(value, logits)
         # One kernel forward and one backward, where value * logits - softplus(logits) takes three.
         cross_entropy = functional.binary_cross_entropy_with_logits
-        return -self._sum(cross_entropy(logits, value.to(logits), reduction="none"))
+        return -self._sum(cross_entropy(logits, value, reduction="none"))
 
     def entropy(self) -> Tensor:
         """Return the entropy in nats, of shape ``batch``."""
