@@ -27,20 +27,25 @@ def run_experiment(domain: str, run: Path) -> None:
         RunFailed: If a stage or Prefect failed.
         Interrupted: If a signal stopped the run.
     """
-    prepare()
+    with interruptible(run):
+        prepare()
+        with connected(run):
+            _run_flow(domain, run)
+
+
+def _run_flow(domain: str, run: Path) -> None:
     import httpx
     from prefect.exceptions import PrefectException
 
-    with interruptible(run), connected(run):
-        from pipelines.experiment import experiment
+    from pipelines.experiment import experiment
 
-        try:
-            experiment(domain, str(run))
-        except (httpx.HTTPError, PrefectException) as error:
-            raise RunFailed(
-                f"Prefect: {type(error).__name__}: {_first_line(error)}; the run is safe; "
-                f"go on without it: {without_prefect(run)}"
-            ) from error
+    try:
+        experiment(domain, str(run))
+    except (httpx.HTTPError, PrefectException) as error:
+        raise RunFailed(
+            f"Prefect: {type(error).__name__}: {_first_line(error)}; the run is safe; "
+            f"go on without it: {without_prefect(run)}"
+        ) from error
 
 
 def prepare() -> None:
