@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import finished_run
 import pytest
+from finished_run import MISCHIEF, Page, metric
 
 from core.runtime.compare import agreement, agreement_text, compare, text_table
 from core.runtime.errors import UserError
-from tests.core.runtime import finished_run
-from tests.core.runtime.finished_run import MISCHIEF, metric
-from tests.core.runtime.test_report import Page
 
 
 @pytest.fixture

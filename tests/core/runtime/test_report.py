@@ -7,50 +7,17 @@ import json
 import re
 import socket
 import xml.etree.ElementTree as ElementTree
-from html.parser import HTMLParser
 from pathlib import Path
 
+import finished_run
 import matplotlib as mpl
 import pytest
+from finished_run import MISCHIEF, Page, Toy
 from matplotlib.figure import Figure
 
 from core.contract import Plot
 from core.runtime import figures, report
 from core.runtime.errors import UserError
-from tests.core.runtime import finished_run
-from tests.core.runtime.finished_run import MISCHIEF, Toy
-
-VOID = {"meta", "br", "hr", "img", "link", "input"}
-
-
-class Page(HTMLParser):
-    """Checks that tags are closed in order; collects tags, attributes and ids."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str]] = []
-        self.text = ""
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += [(name, value or "") for name, value in attrs]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += [(name, value or "") for name, value in attrs]
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 def rendered(run: Path) -> dict[str, bytes]:

@@ -1,9 +1,10 @@
-"""A run folder as the stages leave it, with made-up numbers."""
+"""A run folder as the stages leave it, with made-up numbers, and a reader of its report."""
 
 from __future__ import annotations
 
 import json
 import math
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from core.contract import Plot
 from core.runtime.config import Section, Settings, Training, dump_settings
 
+VOID = {"meta", "br", "hr", "img", "link", "input"}
 MISCHIEF = "<script>alert('|')</script>"
 
 
@@ -148,3 +150,33 @@ def _history() -> list[dict[str, Any]]:
         }
         for epoch in range(1, 21)
     ]
+
+
+class Page(HTMLParser):
+    """Checks that tags are closed in order; collects tags, attributes and ids."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
