@@ -41,7 +41,7 @@ def test_a_warmup_that_does_not_end_inside_the_training_is_refused(warmup: float
 
 
 @pytest.mark.parametrize(
-    "schedule", [constant, cosine, lambda fraction: linear_warmup(fraction, 0)]
+    "schedule", [constant, cosine, lambda fraction: linear_warmup(fraction, 0.0)]
 )
 @pytest.mark.parametrize("fraction", [-0.01, 1.01, float("nan")])
 def test_a_fraction_outside_the_training_is_refused(
