@@ -92,7 +92,7 @@ def sample_neighbours(
         )
         near = _take(adjacency.indices, start, sizes).astype(np.int64)
         owner = np.repeat(np.arange(len(frontier)), sizes)
-        order = np.lexsort((rng.random(len(near)), owner))
+        order = np.argsort(owner + rng.random(len(near)))  # by owner, shuffled within
         place = np.arange(len(near)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         kept = order[place < fan_out]
         found.append(np.stack([near[kept], frontier[owner[kept]]]))
@@ -211,9 +211,11 @@ class LinkBatches:
         if self.hide:
             hidden = np.sort(pair_numbers(edges, self._nodes, directed=False))
             links = links[:, ~contains(hidden, pair_numbers(links, self._nodes, directed=False))]
-        nodes = np.unique(np.concatenate([seeds, links.ravel()]))
-        links, edges, non_edges = (np.searchsorted(nodes, x) for x in (links, edges, non_edges))
-        return self._graph(both_ways(links, len(nodes)), edges, non_edges, nodes)
+        present = np.zeros(self._nodes, dtype=bool)
+        present[seeds] = present[links] = True
+        nodes, place = np.flatnonzero(present), np.cumsum(present) - 1
+        messages = both_ways(place[links], len(nodes))
+        return self._graph(messages, place[edges], place[non_edges], nodes)
 
     def _graph(
         self,

@@ -101,7 +101,7 @@ def _array(data: bytes, path: Path, name: str, allow_pickle: bool) -> Any:
             "true to read arrays and csr "
             "matrices from it (nothing else is run)"
         )
-    return unpickle(file, path)
+    return unpickle(file.read(), path)
 
 
 def _matrix(archive: dict[str, Any], prefix: str, keys: tuple[str, ...], path: Path) -> Any:

@@ -116,8 +116,7 @@ def read(root: str | None, name: str, use_features: bool) -> RawGraph:
 
 
 def _load(path: Path, kind: type | None = None) -> Any:
-    with path.open("rb") as file:
-        value = unpickle(file, path)
+    value = unpickle(path.read_bytes(), path)
     if kind is None and not isinstance(value, np.ndarray | sparse.csr_matrix):
         raise UserError(f"{path}: holds a {type(value).__name__}; expected a matrix")
     if kind is not None and not isinstance(value, kind):

@@ -87,7 +87,8 @@ def load(folder: Path) -> Dataset:
         UserError: If there is none, or a file of it is damaged.
     """
     try:
-        card = DataCard(**json.loads((folder / CARD).read_bytes())["card"])
+        found = json.loads((folder / CARD).read_bytes())["card"]
+        card = DataCard(**{**found, "notes": tuple(found["notes"])})
         data = {name: (folder / name).read_bytes() for name in (GRAPH, SPLIT, NODES)}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder}: no prepared graph; run the ingest stage first") from error
@@ -109,7 +110,7 @@ def load(folder: Path) -> Dataset:
         directed=bool(arrays["directed"][0]),
         positions=arrays.get("positions"),
         split=LinkSplit(**split),
-        card=DataCard(**{**asdict(card), "notes": tuple(card.notes)}),
+        card=card,
     )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from collections import defaultdict
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -48,8 +49,8 @@ ALLOWED: dict[tuple[str, str], Any] = {
 
 
 class _ArraysOnly(pickle.Unpickler):
-    def __init__(self, file: IO[bytes], place: Path | str) -> None:
-        super().__init__(file, encoding="latin1")
+    def __init__(self, data: bytes, place: Path | str) -> None:
+        super().__init__(io.BytesIO(data), encoding="latin1")
         self.place = place
 
     def find_class(self, module: str, name: str) -> Any:
@@ -62,14 +63,14 @@ class _ArraysOnly(pickle.Unpickler):
         return ALLOWED[module, name]
 
 
-def unpickle(file: IO[bytes], place: Path | str) -> Any:
+def unpickle(data: bytes, place: Path | str) -> Any:
     """The array, csr matrix or dict in a pickle.
 
     Raises:
         UserError: If the pickle asks for anything else, or is damaged.
     """
     try:
-        value = _ArraysOnly(file, place).load()
+        value = _ArraysOnly(data, place).load()
         if isinstance(value, np.ndarray) and value.dtype == object and value.shape == ():
             value = value.item()
         return _matrix(value) if isinstance(value, SparseState) else value
