@@ -243,6 +243,14 @@ def _check_shapes(evidence: Evidence) -> torch.Size:
                 f"evidence: latent {latent.name!r} has shape {tuple(latent.value.shape)}; it must "
                 f"start with (samples, batch) = {tuple(first)}"
             )
+        batch_shape = latent.posterior.batch_shape
+        if batch_shape[-1:] != first[1:] or len(batch_shape) > 2:
+            # Averaged over anything but examples, its KL would hide a factor 1/N.
+            raise ValueError(
+                f"evidence: the posterior of latent {latent.name!r} has batch shape "
+                f"{tuple(batch_shape)}; it must be (batch,) or (samples, batch); are its "
+                "event_dims too few?"
+            )
     for name, penalty in evidence.penalties.items():
         if penalty.shape != first[1:]:
             raise ValueError(

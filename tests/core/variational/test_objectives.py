@@ -291,6 +291,15 @@ def test_a_wrong_shape_is_named(change: dict[str, object], message: str) -> None
         ELBO()(dataclasses.replace(evidence(), **change))
 
 
+def test_nodes_that_were_left_out_of_the_event_are_refused_not_averaged() -> None:
+    loc, noise = torch.randn(2, 1, 5, 2)
+    posterior = DiagonalNormal(loc, noise.exp())
+    z = posterior.rsample((1,))
+    given = Evidence({"x": torch.zeros(1, 1)}, [Latent("z", z, posterior, posterior)])
+    with pytest.raises(ValueError, match=r"batch shape \(1, 5\).*event_dims"):
+        ELBO()(given)
+
+
 @pytest.mark.parametrize("objective", [ELBO(samples=3), IWAE(samples=3)])
 def test_splitting_a_batch_leaves_the_sum_over_examples(objective: ELBO | IWAE) -> None:
     model = small_two_level(stretch=1.2)
