@@ -41,46 +41,48 @@ class Agreement:
         metric: Its name.
         a: Its value in the first run, None if it has none there.
         b: Its value in the second run.
-        tolerance: The relative difference; 0 means equal bits, infinity a missing value.
+        difference: Relative to the larger of the two; 0 means equal bits, None a missing value.
+        agrees: Whether the difference is within the tolerance.
     """
 
     metric: str
     a: float | None
     b: float | None
-    tolerance: float
+    difference: float | None
+    agrees: bool
 
     @property
     def words(self) -> str:
         """The same for reading."""
-        if self.a is None or self.b is None:
+        if self.difference is None:
             return "only in one run"
-        return (
-            "equal to the bit"
-            if self.tolerance == 0
-            else f"relative difference {self.tolerance:.1e}"
-        )
+        equal = "equal to the bit" if self.difference == 0 else f"within {self.difference:.1e}"
+        return equal if self.agrees else f"differs by {self.difference:.1e}"
 
 
 def agreement(
-    metrics_a: Mapping[str, Mapping[str, Any]], metrics_b: Mapping[str, Mapping[str, Any]]
+    a: Mapping[str, Any], b: Mapping[str, Any], tolerance: float = 0.0
 ) -> list[Agreement]:
-    """Return for each metric of either run to what relative tolerance they agree.
+    """Return for each metric of either run how far they agree.
 
     Args:
-        metrics_a: The ``metrics`` of a ``metrics.json``.
-        metrics_b: Those of the other run.
+        a: What the ``metrics.json`` of the one run holds.
+        b: What that of the other holds.
+        tolerance: Largest relative difference that counts as agreement.
     """
     rows = []
-    for name in sorted({*metrics_a, *metrics_b}):
-        a, b = (metrics.get(name, {}).get("value") for metrics in (metrics_a, metrics_b))
-        rows.append(Agreement(name, a, b, _relative(a, b)))
+    for name in sorted({*a["metrics"], *b["metrics"]}):
+        left, right = (of["metrics"].get(name, {}).get("value") for of in (a, b))
+        difference = _difference(left, right)
+        agrees = difference is not None and difference <= tolerance
+        rows.append(Agreement(name, left, right, difference, agrees))
     return rows
 
 
-def agreement_text(rows: Sequence[Agreement]) -> str:
+def agreement_table(rows: Sequence[Agreement]) -> str:
     """Return the table that ``reproduce`` prints."""
     cells = [[row.metric, _exact(row.a), _exact(row.b), row.words] for row in rows]
-    return text_table(["metric", "before", "now", "agreement"], cells)
+    return text_table(["metric", "before", "now", "relative difference"], cells)
 
 
 def compare(runs: Sequence[Path]) -> tuple[str, str]:
@@ -113,9 +115,9 @@ def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("  ".join(row).rstrip() for row in cells)
 
 
-def _relative(a: float | None, b: float | None) -> float:
+def _difference(a: float | None, b: float | None) -> float | None:
     if a is None or b is None:
-        return float("inf")
+        return None
     return 0.0 if a == b else abs(a - b) / max(abs(a), abs(b))
 
 

@@ -471,9 +471,25 @@ def _explained(schema: type[Settings], given: _Given, key: str, value: Any) -> s
     parts = [f"{key} = {shown(value)}", f"from {source}" if source != "default" else "the default"]
     if source != "default" and default is not ...:
         parts.append(f"default {shown(default)}")
-    if info is not None and info.description:
-        parts.append(info.description)
+    if info is not None and owner:
+        allowed = _allowed(owner[0].model_json_schema()["properties"][path[-1]])
+        if path[-1] == "kind":
+            allowed = " or ".join(map(repr, kinds(annotation_of(schema, given.tree, path[:-1]))))
+        parts += [text for text in (allowed, info.description) if text]
     return "; ".join(parts)
+
+
+def _allowed(described: Mapping[str, Any]) -> str:
+    """What a value may be, from its JSON schema."""
+    if "anyOf" in described:
+        return " or ".join(filter(None, map(_allowed, described["anyOf"])))
+    if "enum" in described or "const" in described:
+        return " or ".join(map(shown, described.get("enum", [described.get("const")])))
+    bounds = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    limits = [f"{sign} {described[name]:g}" for name, sign in bounds.items() if name in described]
+    if "items" in described:
+        limits.append(f"of {_allowed(described['items'])}")
+    return " ".join([described.get("type", ""), *limits]).strip()
 
 
 def _plain(value: Any) -> Any:

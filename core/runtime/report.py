@@ -202,7 +202,8 @@ def unit_of(score: str, metrics: Mapping[str, Mapping[str, Any]]) -> str:
     if score in metrics:
         return metrics[score]["unit"]
     terms = ("log_likelihood/", "kl/", "penalty/")
-    return "nats" if score in ("elbo", "loss", "kl", "iwae") or score.startswith(terms) else ""
+    nats = score in ("elbo", "loss", "value", "kl") or score.startswith(terms)
+    return "nats" if nats else ""
 
 
 def _content(record: Record, schema: type[Settings]) -> dict[str, Any]:
@@ -276,6 +277,8 @@ def _evidence(record: Record) -> dict[str, Any] | None:
         "effective_beta": evidence.get("effective_beta"),
         "free_bits": evidence.get("free_bits", objective.get("free_bits")),
         "kl": evidence.get("kl") or {},
+        "weights": evidence.get("weights") or {},
+        "penalties": evidence.get("penalties") or {},
         "weighted": weighted,
         "gap": weighted["value"] - evidence["elbo"] if weighted and "elbo" in evidence else None,
     }

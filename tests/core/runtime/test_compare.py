@@ -9,7 +9,7 @@ import finished_run
 import pytest
 from finished_run import MISCHIEF, Page, metric
 
-from core.runtime.compare import agreement, agreement_text, compare, text_table
+from core.runtime.compare import agreement, agreement_table, compare, text_table
 from core.runtime.errors import UserError
 
 
@@ -78,14 +78,23 @@ def test_an_unfinished_run_or_a_single_one_cannot_be_compared(runs: list[Path]) 
 
 
 def test_agreement_is_to_the_bit_or_says_to_what() -> None:
-    a = {"auc": metric(0.957), "ap": metric(0.5), "loss": metric(0.0)}
-    b = {"auc": metric(0.957), "ap": metric(0.500001), "mrr": metric(0.4)}
+    a = {"metrics": {"auc": metric(0.957), "ap": metric(0.5), "loss": metric(0.0)}}
+    b = {"metrics": {"auc": metric(0.957), "ap": metric(0.500001), "mrr": metric(0.4)}}
     rows = {row.metric: row for row in agreement(a, b)}
-    assert rows["auc"].tolerance == 0
+    assert rows["auc"].difference == 0
     assert rows["auc"].words == "equal to the bit"
-    assert rows["ap"].tolerance == pytest.approx(2e-6, rel=1e-3)
+    assert rows["ap"].difference == pytest.approx(2e-6, rel=1e-3)
     assert rows["loss"].words == rows["mrr"].words == "only in one run"
-    assert "relative difference 2.0e-06" in agreement_text(list(rows.values()))
+    assert [name for name, row in rows.items() if row.agrees] == ["auc"]
+    assert "differs by 2.0e-06" in agreement_table(list(rows.values()))
+
+
+def test_a_tolerance_is_relative() -> None:
+    a, b = {"metrics": {"loss": metric(2000.0)}}, {"metrics": {"loss": metric(2001.0)}}
+    (row,) = agreement(a, b, tolerance=1e-3)
+    assert row.agrees
+    assert row.words == "within 5.0e-04"
+    assert not agreement(a, b, tolerance=1e-4)[0].agrees
 
 
 def test_a_text_table_has_aligned_columns() -> None:

@@ -338,17 +338,33 @@ def test_sources_name_the_line_the_override_or_the_default(write: Write) -> None
 def test_explain_says_value_source_default_and_meaning(write: Write) -> None:
     path = write(BASE + "training:\n  epochs: 9\n")
     assert explain(Forest, path, "training.epochs") == (
-        "training.epochs = 9; from oak.yaml:5; default 300; passes over the training examples"
+        "training.epochs = 9; from oak.yaml:5; default 300; integer > 0; "
+        "passes over the training examples"
     )
-    assert explain(Forest, path, "seed").startswith("seed = 0; the default")
+    assert explain(Forest, path, "seed").startswith("seed = 0; the default; integer >= 0")
+
+
+@pytest.mark.parametrize(
+    ("key", "allowed"),
+    [
+        ("training.decay", "'constant' or 'cosine'"),
+        ("training.ema", "number > 0 < 1 or null"),
+        ("training.compile", "boolean"),
+        ("data.accelerations", "array of integer > 0"),
+        ("data.size", "integer > 0 or 'auto'"),
+        ("model.kind", "'tree' or 'net'"),
+    ],
+)
+def test_explain_says_what_a_value_may_be(write: Write, key: str, allowed: str) -> None:
+    assert f"; {allowed}" in explain(Forest, write(BASE), key)
 
 
 def test_explain_of_a_section_lists_its_keys_and_what_was_dropped(write: Write) -> None:
     path = write(BASE + "model:\n  kind: net\n  heads: 2\n")
     assert explain(Forest, path, "model", ["model.kind=tree"]).splitlines() == [
-        "model.kind = 'tree'; from --set; default 'tree'",
-        "model.width = 64; the default",
-        "model.depth = 3; the default",
+        "model.kind = 'tree'; from --set; default 'tree'; 'tree' or 'net'",
+        "model.width = 64; the default; integer > 0",
+        "model.depth = 3; the default; integer > 0",
         "model.heads: dropped (oak.yaml:6); it belongs to kind 'net', now 'tree' by --set",
     ]
 
