@@ -120,8 +120,8 @@ class Training(Section):
     patience: PositiveInt | None = Field(
         default=None, description="validations without a better score before the training stops"
     )
-    checkpoint_every: PositiveInt = Field(default=1, description="epochs between checkpoints")
-    log_every: PositiveInt = Field(default=1, description="epochs between rows of the history")
+    checkpoint_every: PositiveInt = Field(default=1, description="steps between checkpoints")
+    log_every: PositiveInt = Field(default=1, description="steps between rows of the history")
 
     @model_validator(mode="after")
     def _stops_on_what_it_measures(self) -> Training:

@@ -30,7 +30,7 @@ GREY = "#868d97"
 # Each has a contrast above 3:1 against white and against the report's dark paper.
 COLOURS = ("#2a78b8", "#d06a1e", "#2b8f6b", "#b0529a", "#a8821a", "#c94f5d", GREY)
 SPLITS = {"train": COLOURS[0], "valid": COLOURS[1]}
-MOST_POINTS = 600
+MOST_POINTS = 300
 MOST_BARS = 256
 
 _STYLE: Any = {
@@ -128,6 +128,8 @@ def curve(
 ) -> Figure:
     """Draw curves over training, with a mark where the chosen checkpoint was taken.
 
+    A curve of more than `MOST_POINTS` points is drawn through means of neighbouring ones.
+
     Args:
         series: Points ``(x, y)`` by the curve's name; a single curve needs no legend.
         x_label: Label of the horizontal axis.
@@ -139,12 +141,10 @@ def curve(
         figure = Figure(figsize=(3.1, 2.1))
         axes = figure.add_subplot()
         for name, (x, y) in series.items():
-            step = -(-len(x) // MOST_POINTS)
+            size = -(-len(x) // MOST_POINTS)
             marker = "o" if len(x) == 1 else None
             colour = colours.get(name, INK)
-            axes.plot(
-                _thinned(x, step), _thinned(y, step), label=name, marker=marker, color=colour
-            )
+            axes.plot(_means(x, size), _means(y, size), label=name, marker=marker, color=colour)
         if chosen is not None:
             axes.axvline(chosen, color=GREY, linewidth=0.9, linestyle=(0, (3, 2)), zorder=0)
         axes.set(xlabel=x_label, ylabel=y_label)
@@ -174,9 +174,10 @@ def bars(values: Sequence[float], x_label: str, y_label: str) -> Figure:
     return figure
 
 
-def _thinned(values: Sequence[float], step: int) -> list[float]:
-    """Every ``step``-th value, counted from the last."""
-    return list(values[::-1][::step][::-1])
+def _means(values: Sequence[float], size: int) -> list[float]:
+    """The mean of each ``size`` values in a row."""
+    groups = (values[start : start + size] for start in range(0, len(values), size))
+    return [sum(group) / len(group) for group in groups]
 
 
 def _own_id(identifier: str, name: str, used: set[str]) -> str:

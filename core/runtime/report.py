@@ -193,8 +193,9 @@ def score_curves(
 
 
 def x_axis(history: Sequence[Mapping[str, Any]]) -> str:
-    """Return what the curves run over: epochs if there are several, else steps."""
-    return "epoch" if len({row.get("epoch") for row in history}) > 1 else "step"
+    """Return what the curves run over: epochs if no epoch has two rows, else steps."""
+    epochs = [row.get("epoch") for row in history]
+    return "epoch" if len(set(epochs)) == len(epochs) > 1 else "step"
 
 
 def unit_of(score: str, metrics: Mapping[str, Mapping[str, Any]]) -> str:

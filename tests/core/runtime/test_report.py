@@ -233,6 +233,12 @@ def test_a_long_history_stays_a_small_figure() -> None:
     assert len(figures.svg(figures.curve({"train": (points, points)}, "step", "loss"))) < 60_000
 
 
+def test_curves_run_over_steps_where_an_epoch_has_several_rows() -> None:
+    assert report.x_axis([{"epoch": 0, "step": 0}, {"epoch": 1, "step": 9}]) == "epoch"
+    assert report.x_axis([{"epoch": 1, "step": 1}, {"epoch": 1, "step": 2}]) == "step"
+    assert report.x_axis([{"epoch": 1, "step": 9}]) == "step"
+
+
 def test_one_row_of_history_is_a_visible_point() -> None:
     assert "<use" in figures.svg(figures.curve({"train": ([1], [2.0])}, "step", "loss"))
 
