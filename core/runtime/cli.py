@@ -37,7 +37,7 @@ class Catalogue(Protocol):
     domain_names: Callable[[], list[str]]
     domain_line: Callable[[str], str]
     load_config: Callable[[str], Any]
-    load_verbs: Callable[[str], Mapping[str, Any]]
+    load_verbs: Callable[[str], dict[str, Any]]
     load_domain: Callable[[str], Any]
 
 
