@@ -154,8 +154,7 @@ class CentredNormal(DiagonalNormal):
 
     def __init__(self, like: Tensor, scale: float = 1.0, event_dims: int = 1) -> None:
         self.number = scale
-        loc, scales = like.new_zeros(()), like.new_full((), scale)
-        super().__init__(loc.expand(like.shape), scales.expand(like.shape), event_dims)
+        super().__init__(torch.zeros_like(like), torch.full_like(like, scale), event_dims)
 
 
 class LogitsBernoulli(_Diagonal):

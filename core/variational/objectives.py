@@ -124,7 +124,7 @@ class ELBO:
         terms |= _weighted(likelihoods, weights)
         penalties = {name: penalty.mean() for name, penalty in evidence.penalties.items()}
         terms |= {f"penalty/{name}": penalty.detach() for name, penalty in penalties.items()}
-        gain = _total([_times(term, weights[name]) for name, term in likelihoods.items()])
+        gain = _total([_times(term, weights.get(name, 1.0)) for name, term in likelihoods.items()])
         costs += penalties.values()
         loss = _total(costs) - gain if costs else -gain
         return Loss(loss, value, bound="lower" if evidence.latents else "none", terms=terms)
@@ -232,11 +232,13 @@ def _check_samples(objective: ELBO | IWAE) -> None:
 def _check_shapes(evidence: Evidence) -> torch.Size:
     if not evidence.log_likelihood:
         raise ValueError("evidence: no log-likelihood terms; an objective needs at least one")
-    shapes = {name: term.shape for name, term in evidence.log_likelihood.items()}
-    first = next(iter(shapes.values()))
-    if any(shape != first for shape in shapes.values()) or len(first) != 2:
-        given = {name: tuple(shape) for name, shape in shapes.items()}
-        raise ValueError(f"evidence: log-likelihood shapes {given}; each must be (samples, batch)")
+    first = next(iter(evidence.log_likelihood.values())).shape
+    for term in evidence.log_likelihood.values():
+        if term.shape != first or len(first) != 2:
+            given = {name: tuple(each.shape) for name, each in evidence.log_likelihood.items()}
+            raise ValueError(
+                f"evidence: log-likelihood shapes {given}; each must be (samples, batch)"
+            )
     for latent in evidence.latents:
         if latent.value.shape[:2] != first:
             raise ValueError(
@@ -261,6 +263,9 @@ def _check_shapes(evidence: Evidence) -> torch.Size:
 
 
 def _weights(evidence: Evidence, weights: Mapping[str, float]) -> dict[str, float]:
+    """Return the weight of every term, or nothing where there are no weights at all."""
+    if not weights and not evidence.weights:
+        return {}
     for name in (*weights, *evidence.weights):
         if name not in evidence.log_likelihood:
             there = ", ".join(map(repr, evidence.log_likelihood))
@@ -286,8 +291,8 @@ def _weights_of_kl(
 ) -> dict[str, Tensor]:
     """Return the weight of the KL, and the same over the weight of the likelihood."""
     first = next(iter(likelihoods.values())).detach()
-    if len(set(weights.values())) == 1:
-        weight = next(iter(weights.values()))
+    if len(set(weights.values())) <= 1:
+        weight = next(iter(weights.values()), 1.0)
         applied = _scalar(first, beta)
         return {"beta": applied, "effective_beta": applied if weight == 1 else applied / weight}
     tiny = torch.finfo(first.dtype).tiny  # all terms 0: the plain mean of the weights
@@ -304,10 +309,11 @@ def _weighted(
 ) -> dict[str, Tensor]:
     """Return the terms whose weight is not 1 as they stand in the loss, with their weights."""
     terms = {}
-    for name, term in likelihoods.items():
-        if weights[name] != 1:
-            terms[f"weighted_log_likelihood/{name}"] = weights[name] * term.detach()
-            terms[f"weight/{name}"] = _scalar(term, weights[name])
+    for name, weight in weights.items():
+        if weight != 1:
+            term = likelihoods[name].detach()
+            terms[f"weighted_log_likelihood/{name}"] = weight * term
+            terms[f"weight/{name}"] = _scalar(term, weight)
     return terms
 
 
