@@ -274,10 +274,11 @@ def explain(schema: type[Settings], path: Path, key: str, overrides: Sequence[st
         UserError: If there is no such key.
     """
     given = _gather(schema, path, overrides)
-    values = flat_settings(_validated(schema, given))
-    wanted = {name: values[name] for name in values if name == key or name.startswith(f"{key}.")}
+    tree = _plain(_validated(schema, given))
+    values = flat_settings(tree)
+    wanted = [name for name in values if name == key or name.startswith(f"{key}.")]
     lines = [
-        *(_explained(schema, given, name, value) for name, value in wanted.items()),
+        *(_explained(schema, tree, name, given.source(name)) for name in wanted),
         *(note for name, note in given.dropped.items() if f"{name}.".startswith(f"{key}.")),
     ]
     if not lines:
@@ -462,19 +463,18 @@ def _default_tree(model: type[BaseModel], tree: Mapping[str, Any]) -> dict[str, 
     return defaults
 
 
-def _explained(schema: type[Settings], given: _Given, key: str, value: Any) -> str:
+def _explained(schema: type[Settings], tree: dict[str, Any], key: str, source: str) -> str:
     path = tuple(key.split("."))
-    owner = choose(annotation_of(schema, given.tree, path[:-1]), _value_at(given.tree, path[:-1]))
+    owner = choose(annotation_of(schema, tree, path[:-1]), _value_at(tree, path[:-1]))
     info = owner[0].model_fields.get(path[-1]) if owner else None
-    default = default_values(schema, given.tree).get(key, ...)
-    source = given.source(key)
+    default, value = default_values(schema, tree).get(key, ...), flat_settings(tree)[key]
     parts = [f"{key} = {shown(value)}", f"from {source}" if source != "default" else "the default"]
     if source != "default" and default is not ...:
         parts.append(f"default {shown(default)}")
     if info is not None and owner:
         allowed = _allowed(owner[0].model_json_schema()["properties"][path[-1]])
         if path[-1] == "kind":
-            allowed = " or ".join(map(repr, kinds(annotation_of(schema, given.tree, path[:-1]))))
+            allowed = " or ".join(map(repr, kinds(annotation_of(schema, tree, path[:-1]))))
         parts += [text for text in (allowed, info.description) if text]
     return "; ".join(parts)
 

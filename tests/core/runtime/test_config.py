@@ -53,6 +53,19 @@ class Net(Section):
     heads: PositiveInt = 4
 
 
+class Smooth(Section):
+    """Bark without rings."""
+
+    kind: Literal["smooth"] = "smooth"
+
+
+class Ringed(Section):
+    """Bark with rings."""
+
+    kind: Literal["ringed"] = "ringed"
+    rings: PositiveInt = 7
+
+
 class Data(Section):
     """Where it comes from."""
 
@@ -68,6 +81,7 @@ class Forest(Settings):
     domain: Literal["forest"]
     data: Data
     model: Annotated[Tree | Net, Field(discriminator="kind")] = Tree(width=64)
+    bark: Annotated[Smooth | Ringed, Field(discriminator="kind")] = Ringed()
     training: Training = Training(epochs=300)
 
 
@@ -353,6 +367,7 @@ def test_explain_says_value_source_default_and_meaning(write: Write) -> None:
         ("data.accelerations", "array of integer > 0"),
         ("data.size", "integer > 0 or 'auto'"),
         ("model.kind", "'tree' or 'net'"),
+        ("bark.rings", "integer > 0"),
     ],
 )
 def test_explain_says_what_a_value_may_be(write: Write, key: str, allowed: str) -> None:
