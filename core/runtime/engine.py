@@ -34,6 +34,7 @@ from core.runtime.progress import Progress
 from core.variational.objectives import ELBO, IWAE, Loss
 from core.variational.schedules import learning_rate_factor
 
+OBJECTIVES = {"elbo": ELBO, "iwae": IWAE}
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
 
@@ -101,15 +102,7 @@ class Position:
 def build_objective(settings: Settings) -> ELBO | IWAE:
     """The objective that the settings name."""
     chosen = settings.objective
-    if chosen.kind == "iwae":
-        return IWAE(samples=chosen.samples)
-    return ELBO(
-        samples=chosen.samples,
-        beta=chosen.beta,
-        warmup=chosen.warmup,
-        free_bits=chosen.free_bits,
-        weights=chosen.weights,
-    )
+    return OBJECTIVES[chosen.kind](**chosen.model_dump(exclude={"kind"}))
 
 
 def configure(settings: Settings) -> Fabric:

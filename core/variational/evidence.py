@@ -17,9 +17,9 @@ from core.variational.divergences import elementwise_kl, kl
 class Latent:
     r"""One latent group: a sampled value with the posterior it came from and its prior.
 
-    ``posterior`` and ``prior`` have batch shape ``(batch,)`` or ``(samples, batch)``; whatever an example
-    holds (nodes, frames, dimensions) is in the event shape. The prior is built from already sampled
-    parents, so a closed-form KL given those parents is always valid.
+    ``posterior`` and ``prior`` have batch shape ``(batch,)`` or ``(samples, batch)``; whatever an
+    example holds (nodes, frames, dimensions) is in the event shape. The prior is built from already
+    sampled parents, so a closed-form KL given those parents is always valid.
 
     Args:
         name: The group's name in tables, e.g. ``"z"``.
@@ -34,7 +34,7 @@ class Latent:
     prior: Distribution
 
     def log_ratio(self) -> Float[Tensor, "samples batch"]:
-        r"""Return :math:`\log q(z \mid x) - \log p(z)` at the sampled value, in nats per example."""
+        r"""Return :math:`\log q(z \mid x) - \log p(z)` at the value, in nats per example."""
         log_posterior = self.posterior.log_prob(self.value)
         return log_posterior - self.prior.log_prob(self.value)
 
@@ -53,7 +53,7 @@ class Latent:
         return kl(self.posterior, self.prior, value=self.value)[1]
 
     def kl_per_dimension(self) -> Float[Tensor, "samples batch latent"] | None:
-        """Return the KL summed over all but the last event dimension, or None if it does not factorise."""
+        """Return the KL summed over all but the last dimension; None if it does not factorise."""
         terms = elementwise_kl(self.posterior, self.prior)
         if terms is None:
             return None
@@ -70,8 +70,9 @@ class Evidence:
             summed over what the example holds, constants kept.
         latents: The latent groups; none for a deterministic model.
         penalties: The domain's own named regularisers of shape ``(batch,)``.
-        weights: Training weights of likelihood terms that the model derives from data, such as a class
-            balance; terms not named weigh 1. They change the loss and never the reported value.
+        weights: Training weights of likelihood terms that the model derives from data, such as a
+            class balance; terms not named weigh 1. They change the loss and never the reported
+            value.
     """
 
     log_likelihood: Mapping[str, Tensor]
