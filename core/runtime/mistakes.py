@@ -141,7 +141,7 @@ def _offer(schema: type[BaseModel], tree: Any, path: KeyPath) -> str:
 
 
 def _suggest(schema: type[BaseModel], tree: Any, path: KeyPath) -> str:
-    """The nearest key allowed here and not yet given, or the kind to which this one belongs."""
+    """The nearest key allowed here, or the kind to which this one belongs."""
     sections, section = annotation_of(schema, tree, path[:-1]), _value(tree, path[:-1])
     name = str(path[-1])
     owners = [each for each in sections if name in each.model_fields]
@@ -149,7 +149,7 @@ def _suggest(schema: type[BaseModel], tree: Any, path: KeyPath) -> str:
         belongs = " or ".join(repr(kind) for kind in kinds(owners))
         return f"; it belongs to kind {belongs}, not to {shown(section.get('kind'))}"
     known = field_names(choose(sections, section))
-    near = did_you_mean(name, sorted(known - set(section or ()))) or _elsewhere(sections, name)
+    near = did_you_mean(name, sorted(known)) or _elsewhere(sections, name)
     return near or (f"; there are: {', '.join(sorted(known))}" if len(known) <= 12 else "")
 
 

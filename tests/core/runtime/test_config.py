@@ -277,6 +277,12 @@ def test_an_override_wins_over_the_file_and_the_later_over_the_earlier(write: Wr
     assert settings.objective.weights == {"edges": 0.1}
 
 
+def test_a_misspelt_override_suggests_a_key_that_the_file_sets(write: Write) -> None:
+    lines = mistakes(write(BASE + "training:\n  epochs: 3\n"), "training.epoch=4")
+    suggestion = "unknown key 'training.epoch'; did you mean 'epochs'?"
+    assert lines == [f"--set training.epoch: {suggestion}"]
+
+
 def test_an_override_value_may_hold_an_equals_sign(write: Write) -> None:
     assert load_config(Forest, write(BASE), ["data.root=a=b"]).data.root == "a=b"
 
