@@ -26,9 +26,11 @@ def evaluate(
         metrics = domain.metrics(config, data, model)
     test = domain.batches(config, data, "test")
     batches = [test.batch(0, index) for index in range(len(test))]
+    evidence = evidence_of(config, model, batches)
     return {
         "metrics": {name: dataclasses.asdict(metric) for name, metric in metrics.items()},
-        "evidence": evidence_of(config, model, batches),
+        "evidence": evidence,
+        "examples": evidence.pop("examples"),
         "latents": latents_of(config, model, batches),
     }
 
@@ -63,6 +65,7 @@ def evidence_of(config: Settings, model: Model, batches: Sequence[Any]) -> dict[
         "weights": _below("weight/", terms),
         "beta": terms.get("beta"),
         "effective_beta": terms.get("effective_beta"),
+        "examples": sum(sizes),
     }
     if has_latents:
         described["importance_weighted"] = _importance_weighted(config, model, batches)

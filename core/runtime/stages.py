@@ -82,7 +82,7 @@ def report(domain: AnyDomain, config: Settings, run: Path) -> dict[str, Any]:
         model = load_model(domain, config, run)
         with looking_at(model, derive(config.seed, "plots")):
             plots = domain.plots(config, run / "data", model)
-        document.render(run, plots)
+        document.render(run, plots, type(config))
         say(f"report: {run / REPORT}")
     return {"report": str(run / REPORT)}
 
