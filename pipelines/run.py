@@ -37,15 +37,16 @@ def _run_flow(domain: str, run: Path) -> None:
     import httpx
     from prefect.exceptions import PrefectException
 
+    from core.runtime import folder, stages
     from pipelines.experiment import experiment
 
     try:
         experiment(domain, str(run))
     except (httpx.HTTPError, PrefectException) as error:
-        raise RunFailed(
-            f"Prefect: {type(error).__name__}: {_first_line(error)}; the run is safe; "
-            f"go on without it: {without_prefect(run)}"
-        ) from error
+        fault = f"Prefect: {type(error).__name__}: {_first_line(error)}"
+        if stages.missing(run):
+            raise RunFailed(f"{fault}; go on without it: {without_prefect(run)}") from error
+        folder.say(f"{fault}; the run is done, but Prefect does not know")
 
 
 def prepare() -> None:
@@ -66,8 +67,9 @@ def prepare() -> None:
     except ValueError as error:
         raise UserError(f"Prefect's settings: {' '.join(str(error).split())}") from error
     if "PREFECT_LOGGING_LEVEL" not in os.environ:
-        for handler in logging.getLogger().handlers:
-            handler.addFilter(_is_not_chatter)
+        for name in ("", "prefect._internal"):
+            for handler in logging.getLogger(name).handlers:
+                handler.addFilter(_is_not_chatter)
 
 
 def _is_not_chatter(record: logging.LogRecord) -> bool:

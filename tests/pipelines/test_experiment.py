@@ -15,6 +15,7 @@ import pytest
 import toy
 
 pytest.importorskip("prefect")
+import httpx
 from prefect import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun
@@ -217,6 +218,19 @@ def test_without_prefect_the_error_says_how_to_go_on(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "prefect.context", None)
     with pytest.raises(UserError, match=r"latentworks\[flows\]"):
         runs.prepare()
+
+
+def test_a_server_that_dies_does_not_take_the_run_with_it(
+    done: Path, domain: Toy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def gone(*_: object) -> None:
+        raise httpx.ConnectError("connection refused")
+
+    monkeypatch.setattr(experiment, "experiment", gone)
+    runs.run_experiment("toy", done)
+    assert "the run is done" in capsys.readouterr().err
+    with pytest.raises(RunFailed, match=r"refused; go on without it: .* --no-prefect"):
+        runs.run_experiment("toy", domain.new_run())
 
 
 START = """
