@@ -18,8 +18,8 @@ class Latent:
     r"""One latent group: a sampled value with the posterior it came from and its prior.
 
     ``posterior`` and ``prior`` have batch shape ``(batch,)`` or ``(samples, batch)``; whatever an
-    example holds (nodes, frames, dimensions) is in the event shape. The prior is built from already
-    sampled parents, so a closed-form KL given those parents is always valid.
+    example holds (nodes, frames, dimensions) is in the event shape. The prior is built from
+    already sampled parents, so a closed-form KL given those parents is always valid.
 
     Args:
         name: The group's name in tables, e.g. ``"z"``.

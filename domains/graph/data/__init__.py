@@ -7,10 +7,12 @@ from domains.graph.data.readers import read
 from domains.graph.data.records import Dataset, Graph, LinkSplit, RawGraph
 from domains.graph.data.splits import split_hash, split_links
 from domains.graph.data.store import check_features, clean, load, prepare
+from domains.graph.data.unseen import Known, new_graph, whole
 
 __all__ = [
     "Dataset",
     "Graph",
+    "Known",
     "LinkBatches",
     "LinkSplit",
     "RawGraph",
@@ -22,8 +24,10 @@ __all__ = [
     "feature_tensor",
     "generator",
     "load",
+    "new_graph",
     "prepare",
     "read",
     "split_hash",
     "split_links",
+    "whole",
 ]

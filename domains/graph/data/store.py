@@ -115,20 +115,21 @@ def load(folder: Path) -> Dataset:
 
 
 def clean(
-    raw: RawGraph, directed: bool | None
+    raw: RawGraph, directed: bool | None, fewest: int = FEWEST_EDGES
 ) -> tuple[np.ndarray, bool, dict[str, int], tuple[str, ...]]:
     """Drop self loops, merge repeats and settle the direction.
 
     Args:
         raw: What the reader found.
         directed: What the settings say of direction; None to go by the source.
+        fewest: Links without which there is nothing to do.
 
     Returns:
         The distinct links, sorted; whether they are directed; counts; remarks.
 
     Raises:
-        UserError: If nothing but self loops, or fewer than 20 links, are left, or the direction
-            is not clear.
+        UserError: If nothing but self loops, or too few links, are left, or the direction is not
+            clear.
     """
     nodes = len(raw.names)
     loops = raw.pairs[0] == raw.pairs[1]
@@ -136,8 +137,7 @@ def clean(
     if raw.pairs.size and not pairs.size:
         raise UserError(
             f"{raw.place}: all {int(loops.sum())} links lead from a node to itself; expected "
-            "links between "
-            "different nodes; check the two columns"
+            "links between different nodes; check the two columns"
         )
     ordered = np.unique(pair_numbers(pairs, nodes, directed=True))
     repeats = pairs.shape[1] - len(ordered)
@@ -147,11 +147,10 @@ def clean(
     directed = bool(raw.directed) if directed is None else directed
     edges = pairs_of(ordered if directed else unordered, nodes, directed)
     edges = edges[:, np.lexsort((edges[1], edges[0]))]
-    if edges.shape[1] < FEWEST_EDGES:
+    if edges.shape[1] < fewest:
         raise UserError(
-            f"{raw.place}: {edges.shape[1]} different links; at least {FEWEST_EDGES} are needed "
-            "to learn from "
-            "some and test on others; give a larger graph"
+            f"{raw.place}: {edges.shape[1]} different links; at least {fewest} are needed to "
+            "learn from some and test on others; give a larger graph"
         )
     facts = {"merged duplicates": repeats, "dropped self loops": int(loops.sum())}
     counted = [f"{count} {name}" for name, count in facts.items() if count]
@@ -164,14 +163,12 @@ def _direction_notes(
     if directed is None and raw.directed is None and 0 < mutual < links:
         raise UserError(
             f"{raw.place}: {mutual} of {links} links are listed in both directions, the others "
-            "in one; set data.directed "
-            "to true or false (--directed or --undirected)"
+            "in one; set data.directed to true or false (--set data.directed=true)"
         )
     if directed is None and raw.directed:
         raise UserError(
             f"{raw.place}: the links are directed; set data.directed: true to keep the "
-            "direction or false to drop it "
-            "(--directed or --undirected)"
+            "direction or false to drop it (--set data.directed=true)"
         )
     if directed is None and raw.directed is None and not mutual:
         return (
