@@ -83,6 +83,10 @@ class VGAE(Links):
     features: Literal["auto", "raw", "tfidf", "row-normalised", "standardised"] = "raw"
     hidden: PositiveInt = 32
     latent: PositiveInt = 16
+    self_links: bool = Field(
+        default=True,
+        description="whether each node is drawn to a link with itself",
+    )
 
 
 class GAE(Links):
@@ -92,6 +96,10 @@ class GAE(Links):
     features: Literal["auto", "raw", "tfidf", "row-normalised", "standardised"] = "raw"
     hidden: PositiveInt = 32
     latent: PositiveInt = 16
+    self_links: bool = Field(
+        default=True,
+        description="whether each node is drawn to a link with itself",
+    )
 
 
 class LinearVGAE(Links):
@@ -100,6 +108,10 @@ class LinearVGAE(Links):
     kind: Literal["linear-vgae"] = "linear-vgae"
     features: Literal["auto", "raw", "tfidf", "row-normalised", "standardised"] = "raw"
     latent: PositiveInt = 16
+    self_links: bool = Field(
+        default=True,
+        description="whether each node is drawn to a link with itself",
+    )
 
 
 class VGNAE(Links):
@@ -111,6 +123,9 @@ class VGNAE(Links):
     latent: PositiveInt = 128
     length: PositiveFloat = Field(
         default=1.8, description="length of each node's mean before the propagation"
+    )
+    self_links: bool = Field(
+        default=False, description="whether each node is drawn to a link with itself"
     )
 
 
