@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 import subprocess
@@ -91,6 +92,34 @@ def test_the_quick_start_is_two_targets_of_the_makefile() -> None:
     assert commands == [["make", "demo"], ["make", "test"]]
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert {"demo", "test"} <= set(targets)
+
+
+DISTRIBUTION = {"yaml": "pyyaml", "sklearn": "scikit-learn"}
+BROUGHT_ALONG = {"pydantic-core": "pydantic", "markupsafe": "jinja2", "cycler": "matplotlib"}
+
+
+@pytest.mark.parametrize(
+    "package", ["core", "pipelines", *(f"domains/{n}" for n in domain_names())]
+)
+def test_what_is_imported_is_declared(package: str) -> None:
+    from packaging.requirements import Requirement
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extra = {"core": [], "pipelines": ["flows"]}.get(package, [Path(package).name])
+    groups = [project["dependencies"], *(project["optional-dependencies"][name] for name in extra)]
+    declared = {Requirement(text).name for group in groups for text in group}
+    modules = {name for path in (ROOT / package).rglob("*.py") for name in imported(path)}
+    modules -= {"core", "domains", "pipelines", *sys.stdlib_module_names}
+    names = {DISTRIBUTION.get(name, name.replace("_", "-")) for name in modules}
+    assert {BROUGHT_ALONG.get(name, name) for name in names} <= declared
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names of the modules that a file imports anywhere."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    sources = {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    return {name.split(".")[0] for name in plain | sources}
 
 
 def test_every_pin_satisfies_what_the_project_asks_for() -> None:
