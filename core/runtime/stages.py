@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from core.contract import Domain
+from core.contract import Domain, ModelT
 from core.runtime import checkpoint, folder
 from core.runtime.config import Settings
 from core.runtime.errors import UserError
@@ -125,10 +126,15 @@ def best_checkpoint(config: Settings, run: Path) -> checkpoint.Checkpoint:
 
 def load_model(domain: AnyDomain, config: Settings, run: Path) -> Any:
     """The trained model of a run, in evaluation mode, with the chosen weights."""
+    return with_best_weights(domain.model, config, run)
+
+
+def with_best_weights(build: Callable[[Any, Path], ModelT], config: Settings, run: Path) -> ModelT:
+    """A model as ``build`` makes it, in evaluation mode, with the chosen weights of the run."""
     from core.runtime import engine
 
     engine.configure(config)
     best = best_checkpoint(config, run)
-    model = domain.model(config, run / "data")
+    model: Any = build(config, run / "data")
     model.load_state_dict(best.weights())
     return model.eval()

@@ -1,7 +1,7 @@
 """Raw graphs → a validated, split and fingerprinted dataset → what a model sees at each step."""
 
 from domains.graph.data.batches import LinkBatches, batches, feature_tensor
-from domains.graph.data.negatives import corruptions
+from domains.graph.data.negatives import corruptions, uniform
 from domains.graph.data.pairs import both_ways, generator
 from domains.graph.data.readers import read
 from domains.graph.data.records import Dataset, Graph, LinkSplit, RawGraph
@@ -29,5 +29,6 @@ __all__ = [
     "read",
     "split_hash",
     "split_links",
+    "uniform",
     "whole",
 ]

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import sparse
 
 from core.runtime.errors import UserError
-from domains.graph.data.files import read_text
+from domains.graph.data.files import existing, read_text
 from domains.graph.data.npz import csr, read_archive
 from domains.graph.data.records import RawGraph
 
@@ -112,6 +112,25 @@ def read(path: Path, features: Path | None) -> RawGraph:
         features_place=None if features is None else str(features),
         notes=tuple(notes),
     )
+
+
+def read_pairs(path: Path) -> list[list[str]]:
+    """Read the two columns of names of an edge list, line by line, whatever they name.
+
+    Raises:
+        UserError: If the file is missing, is no table with such columns, or pairs a node with
+            itself.
+    """
+    table = read_table(existing(path, "pairs"))
+    header, source, target, _ = _columns(table)
+    body = range(1 if header else 0, len(table.rows))
+    ends = [_names(table, body, column) for column in (source, target)]
+    for row, one, other in zip(body, *ends, strict=True):
+        if one == other:
+            raise UserError(
+                f"{table.where(row)}: pairs {one!r} with itself; expected two nodes; leave it out"
+            )
+    return ends
 
 
 def _columns(table: Table) -> tuple[bool, int, int, int | None]:
