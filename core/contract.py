@@ -18,6 +18,7 @@ BatchT = TypeVar("BatchT")
 BatchT_co = TypeVar("BatchT_co", covariant=True)
 
 
+@runtime_checkable
 class Batches(Protocol[BatchT_co]):
     """The batches of one split, each a function of (seed, epoch, index) alone.
 
