@@ -404,7 +404,7 @@ def test_directed_graphml_asks_what_to_do_with_the_direction(tmp_path: Path) -> 
     path = str(graphml(tmp_path, "directed"))
     message = refusal(tmp_path, source="graphml", root=path)
     assert "data.directed: true" in message
-    assert "--undirected" in message
+    assert "--set data.directed=true" in message
     for directed in (True, False):
         dataset = prepared(tmp_path, source="graphml", root=path, directed=directed)
         assert dataset.directed is directed
