@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -31,6 +31,7 @@ Force = Annotated[bool, Parameter(negative="", help="Replace what is there.")]
 Orchestrate = Callable[[str, Path], None]
 
 
+@runtime_checkable
 class Catalogue(Protocol):
     """The domains of this installation; the package `domains` is one."""
 
