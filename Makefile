@@ -47,8 +47,8 @@ test: setup  ## The fast tests
 
 test-all: setup  ## All tests, once more with every shape annotation checked, and the examples in docstrings
 	$(BIN)/python -m pytest -m "not gpu and not peers"
-	$(BIN)/python -m pytest -m "not slow and not gpu and not peers" \
-	  --jaxtyping-packages=core,domains,beartype.beartype
+	PYTHONPATH=tests $(BIN)/python -m pytest -m "not slow and not gpu and not peers" \
+	  --jaxtyping-packages=core,domains,checked.checked
 	$(MAKE) --no-print-directory docs
 
 lint: setup  ## Format, style, types, and which package may import which

@@ -90,7 +90,7 @@ def prepare(config: ToySettings, folder: Path) -> DataCard:
 
 def batches(config: ToySettings, folder: Path, split: str) -> Shuffled[Tensor, Points]:
     """The points in batches; every split is the same ones."""
-    points = torch.load(folder / "points.pt", weights_only=True)
+    points = list(torch.load(folder / "points.pt", weights_only=True))
     return Shuffled(
         points,
         config.data.batch_size,

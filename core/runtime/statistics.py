@@ -6,6 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Sequence
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -86,7 +87,7 @@ def difference_interval(
     def difference(*both: Array) -> float:
         return statistic(*both[len(a) :]) - statistic(*both[: len(a)])
 
-    def difference_along(*both: Array, axis: int = -1) -> float:
+    def difference_along(*both: Array, axis: int = -1) -> Any:
         return statistic(*both[len(a) :], axis=axis) - statistic(*both[: len(a)], axis=axis)
 
     chosen = difference_along if _takes_axis(statistic) else difference

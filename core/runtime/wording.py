@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -35,14 +35,14 @@ def number(value: float, decimals: int | None = None) -> str:
     return _signed(f"{shortened} {TIMES} 10{str(int(exponent)).translate(_SUPERSCRIPT)}")
 
 
-def decimals_for(interval: tuple[float, float] | None) -> int | None:
+def decimals_for(interval: Sequence[float] | None) -> int | None:
     """Return how many decimals an interval supports: two digits of its half-width."""
     if interval is None or not interval[1] > interval[0]:
         return None
     return max(0, 1 - math.floor(math.log10((interval[1] - interval[0]) / 2)))
 
 
-def between(interval: tuple[float, float] | None) -> str:
+def between(interval: Sequence[float] | None) -> str:
     """Return an interval for reading, e.g. ``0.949 to 0.964``; empty where there is none."""
     if interval is None:
         return ""
