@@ -26,6 +26,7 @@ RUNS = Path("runs")
 ACTIVE = {"ingesting", "training", "evaluating", "reporting"}
 STAGES = ("ingest", "train", "evaluate", "report")
 SOURCES = Path(__file__).resolve().parents[2]
+SUFFIXES = {".py", ".j2", ".css"}  # of sources that a result depends on
 PACKAGES = (
     "torch",
     "numpy",
@@ -98,7 +99,8 @@ def code_version(domain: str) -> str:
     """SHA-256 of the sources that a result depends on: core and the one domain."""
     digest = hashlib.sha256()
     for package in ("core", f"domains/{domain}"):
-        for path in sorted((SOURCES / package).rglob("*.py")):
+        files = (path for path in (SOURCES / package).rglob("*") if path.suffix in SUFFIXES)
+        for path in sorted(files):
             digest.update(path.relative_to(SOURCES).as_posix().encode() + b"\0")
             digest.update(path.read_bytes() + b"\0")
     return digest.hexdigest()

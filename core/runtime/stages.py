@@ -101,9 +101,9 @@ def missing(run: Path) -> list[str]:
 
 
 def trained(run: Path) -> bool:
-    """Whether the training came to its end."""
-    status = run / "status.json"
-    return status.exists() and "trained" in folder.read_json(status)["times"]
+    """Whether the training came to its end and its model is there."""
+    status, models = run / "status.json", (run / "checkpoints").glob("best-*")
+    return status.exists() and "trained" in folder.read_json(status)["times"] and any(models)
 
 
 def run_missing(domain: AnyDomain, config: Settings, run: Path) -> None:
