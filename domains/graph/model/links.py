@@ -59,6 +59,12 @@ class LinkModel(nn.Module):
         self.encoder, self.decoder, self.prior = encoder, decoder, StandardNormal()
         self.self_links = self_links
 
+    @property
+    def has_own_vectors(self) -> bool:
+        """Whether it has a vector for each node it knows, so that it can say nothing of others."""
+        parts = self.encoder.modules()
+        return any(isinstance(part, Projection) and part.scaling is None for part in parts)
+
     def encode(self, graph: Graph) -> tuple[Tensor, Tensor | None, Adjacency]:
         """Location and scale of each node's latent, and the adjacency they came from."""
         dtype = next(self.parameters()).dtype
@@ -118,6 +124,11 @@ class LinkModel(nn.Module):
         scale = graph.total_non_edges / max(nodes * (nodes - 1) // 2 - linked.shape[1], 1)
         rest = functional.softplus(self.decoder.logits(z, adjacency, linked)).sum(1)
         return -scale * (self.decoder.softplus_of_all(z, adjacency) - rest)
+
+    @property
+    def has_own_vectors(self) -> bool:
+        """Whether there is a vector for each node of the graph it was built for."""
+        return any(isinstance(m, Projection) and m.scaling is None for m in self.modules())
 
     @torch.no_grad()
     def embed(self, graph: Graph) -> Float[Tensor, "node latent"]:

@@ -1,0 +1,38 @@
+"""How well links are told from non-links, how honest the probabilities are, and what is easy."""
+
+from domains.graph.metrics.calibration import Calibration, brier, expected_calibration_error, fit
+from domains.graph.metrics.floors import Floor, floors, propagated_features
+from domains.graph.metrics.links import (
+    Scored,
+    calibrated,
+    held_out,
+    metrics,
+    observed,
+    ranking_metrics,
+    scored,
+    validate,
+)
+from domains.graph.metrics.ranking import area_under_curve, average_precision, require_few_ties
+from domains.graph.metrics.top import top_links
+
+__all__ = [
+    "Calibration",
+    "Floor",
+    "Scored",
+    "area_under_curve",
+    "average_precision",
+    "brier",
+    "calibrated",
+    "expected_calibration_error",
+    "fit",
+    "floors",
+    "held_out",
+    "metrics",
+    "observed",
+    "propagated_features",
+    "ranking_metrics",
+    "require_few_ties",
+    "scored",
+    "top_links",
+    "validate",
+]
