@@ -74,7 +74,9 @@ def test_a_run_leaves_everything_in_its_folder(name: str, finished: Mapping[str,
     assert any((run / "examples").iterdir())
 
 
-def test_every_metric_is_finite_and_says_what_it_is(name: str, finished: Mapping[str, Path]) -> None:
+def test_every_metric_is_finite_and_says_what_it_is(
+    name: str, finished: Mapping[str, Path]
+) -> None:
     metrics = json.loads((finished[name] / "metrics.json").read_text())["metrics"]
     assert sum(metric["primary"] for metric in metrics.values()) == 1
     for key, metric in metrics.items():

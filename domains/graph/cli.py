@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,11 +18,11 @@ from core.runtime.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
-    import pandas as pd
 
     from domains.graph.data import Dataset, Known
     from domains.graph.model import LinkModel
 
+Table = Mapping[str, Sequence[Any]]  # columns by name, all of one length
 NewGraph = Annotated[
     Path | None,
     Parameter(name="--graph", help="Another graph: edge list, GraphML or npz; default its own."),
@@ -86,12 +87,13 @@ def embed(
     Args:
         run: A run folder, or graph/<name>@latest.
     """
-    _require_suffix(out, WRITERS)
+    _require_suffix(out, VECTORS)
     folder.refuse_existing(out, force)
     opened = _open(run, runs)
     known = opened.graph(graph, features)
     vectors = opened.model.embed(known.graph).cpu().numpy()
-    WRITERS[out.suffix](out, known.names, vectors)
+    columns = {f"z{place}": column for place, column in enumerate(vectors.T)}
+    VECTORS[out.suffix](out, {"node": known.names, **columns})
     isolated = len(known.names) - len({*known.links.ravel().tolist()})
     if isolated:
         folder.say(f"{isolated} nodes have no links: their vectors come from features alone")
@@ -138,7 +140,7 @@ def predict_links(
         source = None if node is None else _places(known.names, [node], "--for")[0]
         table = _top_pairs(opened, known, top or 1000, source)
     TABLES[out.suffix](out, table)
-    folder.say(f"wrote {out}: {len(table)} pairs")
+    folder.say(f"wrote {out}: {len(table['rank'])} pairs")
 
 
 def score(
@@ -180,54 +182,43 @@ def score(
         opened.model.score(known.graph, _tensor(pairs_of(numbers, count, False)))
         for numbers in (fresh, others)
     )
-    metrics = ranking_metrics(
-        positive, negative, resamples=opened.config.evaluation.bootstrap, seed=opened.config.seed
-    )
-    result = {
-        "links": len(fresh),
-        "left_out": len(given) - len(fresh),
-        "non_links": len(others),
-        **{name: {"value": m.value, "interval": m.interval} for name, m in metrics.items()},
-    }
-    lines = [
-        f"{len(fresh)} links against {len(others)} uniform pairs that are no links; "
-        f"{len(given) - len(fresh)} left out, as the graph holds them"
-    ]
+    evaluation = opened.config.evaluation
+    metrics = ranking_metrics(positive, negative, evaluation.bootstrap, opened.config.seed)
+    counts = {"links": len(fresh), "non_links": len(others), "left_out": len(given) - len(fresh)}
+    lines = [f"{name.replace('_', ' ')}: {number}" for name, number in counts.items()]
     lines += [folder.metric_text({"name": name, **vars(m)}) for name, m in metrics.items()]
-    show_result(result, as_json, "\n".join(lines))
+    described = {name: {"value": m.value, "interval": m.interval} for name, m in metrics.items()}
+    show_result({**counts, **described}, as_json, "\n".join(lines))
 
 
-def _given_pairs(opened: Trained, known: Known, path: Path) -> pd.DataFrame:
+def _given_pairs(opened: Trained, known: Known, path: Path) -> Table:
     ends = _read_pairs(known.names, path)
     logits = opened.model.score(known.graph, _tensor(ends))
     return _ranked(opened, known, ends, logits)
 
 
-def _top_pairs(opened: Trained, known: Known, top: int, source: int | None) -> pd.DataFrame:
-    from domains.graph.metrics import top_links
+def _top_pairs(opened: Trained, known: Known, top: int, source: int | None) -> Table:
+    from domains.graph.metrics import new_links
 
-    ends, logits = top_links(opened.model, known, top, source)
+    ends, logits = new_links(opened.model, known, top, source)
     return _ranked(opened, known, ends, logits)
 
 
-def _ranked(opened: Trained, known: Known, ends: np.ndarray, logits: np.ndarray) -> pd.DataFrame:
+def _ranked(opened: Trained, known: Known, ends: np.ndarray, logits: np.ndarray) -> Table:
     """A table of pairs, most probable first; ties keep the order that they came in."""
     import numpy as np
-    import pandas as pd
 
     from domains.graph.metrics import calibrated
 
     order = np.argsort(-logits, kind="stable")
     names = np.array(known.names, dtype=object)
     probability = calibrated(opened.config, opened.dataset, opened.model)(logits[order])
-    return pd.DataFrame(
-        {
-            "source": names[ends[0][order]],
-            "target": names[ends[1][order]],
-            "probability": probability,
-            "rank": np.arange(1, len(order) + 1),
-        }
-    )
+    return {
+        "source": names[ends[0][order]].tolist(),
+        "target": names[ends[1][order]].tolist(),
+        "probability": probability.tolist(),
+        "rank": list(range(1, len(order) + 1)),
+    }
 
 
 def _read_pairs(names: Sequence[str], path: Path) -> np.ndarray:
@@ -262,44 +253,34 @@ def _require_suffix(path: Path, known: dict[str, Any]) -> None:
         raise UserError(f"--out: {path} ends in {path.suffix!r}; expected {', '.join(known)}")
 
 
-def _write_csv(path: Path, table: pd.DataFrame) -> None:
-    folder.write_atomic(path, table.to_csv(index=False))
-
-
-def _write_parquet(path: Path, table: pd.DataFrame) -> None:
-    buffer = io.BytesIO()
-    table.to_parquet(buffer, index=False)
+def _write_csv(path: Path, table: Table) -> None:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(table)
+    writer.writerows(zip(*table.values(), strict=True))
     folder.write_atomic(path, buffer.getvalue())
 
 
-TABLES: dict[str, Callable[[Path, Any], None]] = {".csv": _write_csv, ".parquet": _write_parquet}
-
-
-def _vectors_as(
-    write: Callable[[Path, Any], None],
-) -> Callable[[Path, Sequence[str], np.ndarray], None]:
-    def writer(path: Path, names: Sequence[str], vectors: np.ndarray) -> None:
-        import pandas as pd
-
-        columns = {f"z{place}": column for place, column in enumerate(vectors.T)}
-        write(path, pd.DataFrame({"node": list(names), **columns}))
-
-    return writer
-
-
-def _write_npy(path: Path, names: Sequence[str], vectors: np.ndarray) -> None:
-    import numpy as np
+def _write_parquet(path: Path, table: Table) -> None:
+    import pyarrow
+    from pyarrow import parquet
 
     buffer = io.BytesIO()
-    np.save(buffer, vectors, allow_pickle=False)
+    parquet.write_table(pyarrow.table(dict(table)), buffer)
+    folder.write_atomic(path, buffer.getvalue())
+
+
+def _write_npy(path: Path, table: Table) -> None:
+    import numpy as np
+
+    names, *columns = table.values()
+    buffer = io.BytesIO()
+    np.save(buffer, np.stack(columns, axis=1), allow_pickle=False)
     folder.write_atomic(path, buffer.getvalue())
     folder.write_atomic(path.with_suffix(".nodes.txt"), "".join(f"{name}\n" for name in names))
 
 
-WRITERS: dict[str, Callable[[Path, Sequence[str], Any], None]] = {
-    ".csv": _vectors_as(_write_csv),
-    ".npy": _write_npy,
-    ".parquet": _vectors_as(_write_parquet),
-}
+TABLES: dict[str, Callable[[Path, Table], None]] = {".csv": _write_csv, ".parquet": _write_parquet}
+VECTORS = {**TABLES, ".npy": _write_npy}
 
 VERBS = {"embed": embed, "predict-links": predict_links, "score": score}
