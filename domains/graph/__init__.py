@@ -1,1 +1,1 @@
-"""Link prediction and node embeddings with variational graph auto-encoders (Kipf & Welling, 2016)."""
+"""Link prediction and node embeddings with variational graph auto-encoders (Kipf & Welling)."""

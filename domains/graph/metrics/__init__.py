@@ -1,10 +1,17 @@
 """How well links are told from non-links, how honest the probabilities are, and what is easy."""
 
-from domains.graph.metrics.calibration import Calibration, brier, expected_calibration_error, fit
+from domains.graph.metrics.calibration import (
+    Calibration,
+    brier,
+    expected_calibration_error,
+    fit,
+    reliability,
+)
 from domains.graph.metrics.floors import Floor, floors, propagated_features
 from domains.graph.metrics.links import (
     Scored,
     calibrated,
+    calibration,
     held_out,
     metrics,
     observed,
@@ -12,8 +19,8 @@ from domains.graph.metrics.links import (
     scored,
     validate,
 )
+from domains.graph.metrics.new_links import new_links
 from domains.graph.metrics.ranking import area_under_curve, average_precision, require_few_ties
-from domains.graph.metrics.top import top_links
 
 __all__ = [
     "Calibration",
@@ -23,16 +30,18 @@ __all__ = [
     "average_precision",
     "brier",
     "calibrated",
+    "calibration",
     "expected_calibration_error",
     "fit",
     "floors",
     "held_out",
     "metrics",
+    "new_links",
     "observed",
     "propagated_features",
     "ranking_metrics",
+    "reliability",
     "require_few_ties",
     "scored",
-    "top_links",
     "validate",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,11 @@ def calibrated(config: Config, dataset: Dataset, model: LinkModel) -> Calibratio
     return calibrating.fit(found.labels, found.logits)
 
 
+def calibration(config: Config, folder: Path, model: LinkModel) -> Calibration:
+    """The same for a folder of prepared data."""
+    return calibrated(config, load(folder), model)
+
+
 def metrics(config: Config, folder: Path, model: LinkModel) -> dict[str, Metric]:
     """Everything that is reported of the test links.
 
@@ -129,7 +135,7 @@ def rank(
             unit="",
             direction="higher",
             n=len(found.labels),
-            interval=order.interval(statistic, resamples, seed),
+            interval=order.interval(partial(statistic, order), resamples, seed),
             method=f"uniform non-links 1:1, bootstrap {resamples:,} over pairs",
             floors={other: float(statistic(its)) for other, its in rest.items()},
             ceiling=1.0,
@@ -169,7 +175,7 @@ class _Look:
                 unit="",
                 direction="higher",
                 n=len(found.labels),
-                interval=order.interval(Order.area_under_curve, self.resamples, self.config.seed),
+                interval=order.interval(order.area_under_curve, self.resamples, self.config.seed),
                 method=f"non-links {words}, bootstrap {self.resamples:,} over pairs",
                 floors=others,
                 ceiling=1.0,

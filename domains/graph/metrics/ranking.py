@@ -101,10 +101,10 @@ class Order:
     def interval(
         self, statistic: Callable[..., Array], resamples: int, seed: int
     ) -> tuple[float, float]:
-        """The bootstrap interval of one of the statistics, e.g. ``Order.area_under_curve``."""
+        """The bootstrap interval of one of its statistics, e.g. ``order.area_under_curve``."""
 
         def of_places(places: Places, axis: int = -1) -> Array:
-            return statistic(self, places)
+            return statistic(places)
 
         return bootstrap_interval(of_places, self.places, resamples=resamples, seed=seed)  # pyright: ignore[reportArgumentType]
 

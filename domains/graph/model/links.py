@@ -59,12 +59,6 @@ class LinkModel(nn.Module):
         self.encoder, self.decoder, self.prior = encoder, decoder, StandardNormal()
         self.self_links = self_links
 
-    @property
-    def has_own_vectors(self) -> bool:
-        """Whether it has a vector for each node it knows, so that it can say nothing of others."""
-        parts = self.encoder.modules()
-        return any(isinstance(part, Projection) and part.scaling is None for part in parts)
-
     def encode(self, graph: Graph) -> tuple[Tensor, Tensor | None, Adjacency]:
         """Location and scale of each node's latent, and the adjacency they came from."""
         dtype = next(self.parameters()).dtype
