@@ -58,7 +58,8 @@ def prepare() -> None:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
-        import prefect.context  # noqa: F401  (reads the settings)
+        import prefect.context  # reads the settings
+        import prefect.main  # noqa: F401  (sets up the logging)
     except ModuleNotFoundError as error:
         raise UserError(
             "'prefect' is not installed; install it: pip install 'latentworks[flows]', or run "
