@@ -26,7 +26,8 @@ def evaluate(
         metrics = domain.metrics(config, data, model)
     test = domain.batches(config, data, "test")
     batches = [test.batch(0, index) for index in range(len(test))]
-    evidence = evidence_of(config, model, batches)
+    train = domain.batches(config, data, "train").batch(0, 0)
+    evidence = evidence_of(config, model, batches) | weights_of(config, model, train)
     return {
         "metrics": {name: dataclasses.asdict(metric) for name, metric in metrics.items()},
         "evidence": evidence,
@@ -38,12 +39,11 @@ def evaluate(
 def evidence_of(config: Settings, model: Model, batches: Sequence[Any]) -> dict[str, Any]:
     """The ELBO and its terms, averaged over the examples, in nats per example.
 
-    The ELBO is the unweighted one, whatever was trained on; the weights of the training stand
-    beside it. For a model with latents also the importance-weighted log-likelihood.
+    The ELBO is the unweighted one, whatever was trained on. For a model with latents also the
+    importance-weighted log-likelihood.
     """
     options = config.objective
-    trained_on = build_objective(config)
-    objective = trained_on if isinstance(trained_on, ELBO) else ELBO(samples=options.samples)
+    objective = ELBO(samples=options.samples)
     losses, sizes, has_latents = [], [], False
     with diagnostics.looking_at(model, derive(config.seed, "evidence")):
         for batch in batches:
@@ -62,14 +62,24 @@ def evidence_of(config: Settings, model: Model, batches: Sequence[Any]) -> dict[
         "log_likelihood": _below("log_likelihood/", terms),
         "kl": _below("kl/", terms),
         "penalties": _below("penalty/", terms),
-        "weights": _below("weight/", terms),
-        "beta": terms.get("beta"),
-        "effective_beta": terms.get("effective_beta"),
         "examples": sum(sizes),
     }
     if has_latents:
         described["importance_weighted"] = _importance_weighted(config, model, batches)
     return described
+
+
+def weights_of(config: Settings, model: Model, batch: Any) -> dict[str, Any]:
+    """What the loss made of the terms at the end of the training, on a batch of it."""
+    objective = build_objective(config)
+    with diagnostics.looking_at(model, derive(config.seed, "weights")):
+        terms = objective(model.evidence(batch, objective.samples)).terms
+    numbers = {name: float(term) for name, term in terms.items()}
+    return {
+        "weights": _below("weight/", numbers),
+        "beta": numbers.get("beta"),
+        "effective_beta": numbers.get("effective_beta"),
+    }
 
 
 def _below(prefix: str, terms: Mapping[str, float]) -> dict[str, float]:

@@ -87,9 +87,7 @@ def new_graph(dataset: Dataset, path: Path, features: Path | None, own_vectors: 
     return Known(_graph(dataset, tensor, links, nodes), names, links)
 
 
-def _known_nodes(
-    dataset: Dataset, names: list[str], path: Path
-) -> tuple[np.ndarray, np.ndarray]:
+def _known_nodes(dataset: Dataset, names: list[str], path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Places in the first graph, ascending, and the order that makes them so."""
     known = {name: place for place, name in enumerate(dataset.names)}
     unknown = [name for name in names if name not in known]
