@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import os
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from core.runtime import cli, engine, folder
 from core.runtime.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+GOLDEN = REPOSITORY / "tests" / "golden"
 ROOMS = ("config", "data", "model", "metrics", "plots", "cli", "domain")
 NAMES = domains.domain_names()
 
@@ -86,6 +88,19 @@ def test_every_metric_is_finite_and_says_what_it_is(
         if metric["interval"] is not None:
             low, high = metric["interval"]
             assert low <= metric["value"] <= high, key
+
+
+def test_the_smoke_run_gives_the_numbers_on_record(
+    name: str, finished: Mapping[str, Path]
+) -> None:
+    """LATENTWORKS_RECORD=1 writes them anew; the diff shows what a change did to the results."""
+    results = json.loads((finished[name] / "metrics.json").read_text())
+    numbers = {key: metric["value"] for key, metric in results["metrics"].items()}
+    numbers |= {"elbo": results["evidence"]["elbo"]}
+    record = GOLDEN / f"{name}.json"
+    if os.environ.get("LATENTWORKS_RECORD") == "1":
+        record.write_text(json.dumps(numbers, indent=2, sort_keys=True) + "\n")
+    assert numbers == pytest.approx(json.loads(record.read_text()), rel=1e-3, abs=0.005)
 
 
 def test_the_evidence_has_one_finite_number_for_each_sample_and_example(
