@@ -185,7 +185,7 @@ def _cosine(model: CosineVGAE, scaling: FeatureScaling | None, nodes: int) -> Li
     channels: list[nn.Module] = []
     if scaling is not None and model.hidden:
         columns = len(scaling.scale)
-        first = Projection(scaling, nodes, model.hidden, spread=columns**-0.5, bias=True)
+        first = Projection(scaling, nodes, model.hidden, spread=3 * columns**-0.5, bias=True)
         channels.append(HiddenProjection(first, model.latent, spread))
     elif scaling is not None:
         channels.append(Projection(scaling, nodes, model.latent, spread))
