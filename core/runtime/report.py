@@ -290,8 +290,6 @@ def _lineage(lineage: Mapping[str, Any]) -> dict[str, str]:
     code, hardware = lineage.get("code") or {}, lineage.get("hardware") or {}
     known = {
         "sources": code.get("sources"),
-        "commit": code.get("commit"),
-        "uncommitted changes": code.get("diff"),
         "Python": lineage.get("python"),
         "processor": hardware.get("processor"),
         "machine": hardware.get("machine"),
