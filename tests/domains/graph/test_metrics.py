@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import importlib
 import itertools
 
 import networkx as nx
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
@@ -12,7 +14,8 @@ from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_s
 
 from core.contract import DataCard
 from core.runtime.errors import RunFailed
-from domains.graph.data import Dataset, split_links
+from domains.graph.config import CosineVGAE
+from domains.graph.data import Dataset, split_links, whole
 from domains.graph.metrics import (
     area_under_curve,
     average_precision,
@@ -20,10 +23,14 @@ from domains.graph.metrics import (
     expected_calibration_error,
     fit,
     floors,
+    new_links,
     ranking_metrics,
     require_few_ties,
 )
 from domains.graph.metrics.ranking import Order, ranks
+from domains.graph.model.links import assemble
+
+new_links_module = importlib.import_module("domains.graph.metrics.new_links")
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
@@ -187,3 +194,27 @@ def test_floors_score_rows_as_they_score_pairs(dataset: Dataset) -> None:
     pairs = np.stack([np.repeat(sources, 40), np.tile(np.arange(40), 2)])
     for floor in floors(dataset).values():
         np.testing.assert_allclose(floor.rows(sources).ravel(), floor.pairs(pairs))
+
+
+@pytest.mark.parametrize("exact_nodes", [100, 10])
+def test_new_links_are_the_best_pairs_that_are_no_links(
+    dataset: Dataset, exact_nodes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(new_links_module, "EXACT_NODES", exact_nodes)
+    monkeypatch.setattr(new_links_module, "ROWS", 7)
+    torch.manual_seed(0)
+    model = assemble(CosineVGAE(latent=4), dataset).eval()
+    known = whole(dataset)
+    pairs, logits = new_links(model, known, 25)
+    every = np.array(list(itertools.combinations(range(40), 2)), dtype=np.int64).T
+    adjacency = np.zeros((40, 40), dtype=int)
+    adjacency[tuple(np.concatenate([dataset.edges, dataset.edges[::-1]], axis=1))] = 1
+    allowed = adjacency[tuple(every)] == 0
+    if exact_nodes == 10:
+        allowed &= (adjacency @ adjacency)[tuple(every)] > 0
+    scores = model.score(known.graph, torch.from_numpy(every[:, allowed]))
+    np.testing.assert_allclose(logits, np.sort(scores)[::-1][:25], rtol=1e-4)
+    assert (adjacency[tuple(pairs)] == 0).all()
+    of_one, _ = new_links(model, known, 1000, source=3)
+    assert (of_one[0] == 3).all()
+    assert of_one.shape[1] == 39 - adjacency[3].sum()
