@@ -79,9 +79,9 @@ def fit(labels: Array, logits: Array, tolerance: float = 1e-12, most: int = 200)
     return Calibration(slope, float(weights[1]) - slope * centre)
 
 
-def brier(labels: Array, probabilities: Array, axis: int = -1) -> Array:
+def brier(labels: Array, probabilities: Array) -> float:
     """Return the mean squared error of the probabilities; 0.25 is a coin."""
-    return ((labels - probabilities) ** 2).mean(axis=axis)
+    return float(((labels - probabilities) ** 2).mean())
 
 
 def reliability(

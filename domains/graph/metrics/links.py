@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -125,7 +126,7 @@ def rank(
     """AUC and average precision of links among uniform non-links."""
     order = Order(found.labels, found.logits)
     rest = {name: Order(found.labels, scores) for name, scores in others.items()}
-    statistics: dict[str, Callable[..., Array]] = {
+    statistics: dict[str, Callable[..., Any]] = {
         "auc": Order.area_under_curve,
         "average_precision": Order.average_precision,
     }
@@ -248,7 +249,7 @@ class _Look:
                 n=n,
                 interval=bootstrap_interval(mean, squares, resamples=bootstrap, seed=seed),
                 method=f"{method}, bootstrap {bootstrap:,} over pairs; 0.25 is a coin",
-                floors={k: float(calibrating.brier(found.labels, p)) for k, p in said.items()},
+                floors={k: calibrating.brier(found.labels, p) for k, p in said.items()},
                 ceiling=0.0,
                 group=HONEST,
             ),

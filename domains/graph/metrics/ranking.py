@@ -17,7 +17,7 @@ from core.runtime.errors import RunFailed
 from core.runtime.statistics import bootstrap_interval
 
 Array = NDArray[np.float64]
-Places = NDArray[np.int64]
+Places = NDArray[Any]  # whole numbers; the bootstrap hands them on as floats
 MOST_TIED = 0.01
 
 
@@ -82,16 +82,16 @@ class Order:
         links = np.add.reduceat(drawn * self.labels, self.starts, axis=-1)
         return links, np.add.reduceat(drawn, self.starts, axis=-1) - links
 
-    def area_under_curve(self, places: Places | None = None) -> Array:
-        """The area under the ROC curve."""
+    def area_under_curve(self, places: Places | None = None) -> Any:
+        """The area under the ROC curve, of each row of resamples."""
         links, others = self._counts(places)
         below = others.cumsum(axis=-1) - others / 2
         pairs = links.sum(-1) * others.sum(-1)
         with np.errstate(invalid="ignore", divide="ignore"):
             return (links * below).sum(-1) / pairs
 
-    def average_precision(self, places: Places | None = None) -> Array:
-        """The average precision."""
+    def average_precision(self, places: Places | None = None) -> Any:
+        """The average precision, of each row of resamples."""
         links, others = (counts[..., ::-1] for counts in self._counts(places))
         found = links.cumsum(-1)
         seen = np.maximum(found + others.cumsum(-1), 1)
@@ -99,14 +99,15 @@ class Order:
             return (links * found / seen).sum(-1) / links.sum(-1)
 
     def interval(
-        self, statistic: Callable[..., Array], resamples: int, seed: int
+        self, statistic: Callable[..., Any], resamples: int, seed: int
     ) -> tuple[float, float]:
         """The bootstrap interval of one of its statistics, e.g. ``order.area_under_curve``."""
+        places = self.places.astype(np.float64)
 
-        def of_places(places: Places, axis: int = -1) -> Array:
-            return statistic(places)
+        def of_places(drawn: Places, axis: int = -1) -> Any:
+            return statistic(drawn)
 
-        return bootstrap_interval(of_places, self.places, resamples=resamples, seed=seed)  # pyright: ignore[reportArgumentType]
+        return bootstrap_interval(of_places, places, resamples=resamples, seed=seed)
 
 
 def mean(values: Array, axis: int = -1) -> Any:
