@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,9 @@ from core.runtime import checkpoint
 from core.runtime.config import Settings, Training
 from core.runtime.errors import Interrupted, RunFailed, UserError, did_you_mean
 from core.runtime.folder import say, write_atomic
-from core.runtime.order import seed_everything_at
+from core.runtime.order import derive, seed_everything_at
 from core.runtime.progress import Progress
+from core.variational.diagnostics import looking_at
 from core.variational.objectives import ELBO, IWAE, Loss
 from core.variational.schedules import learning_rate_factor
 
@@ -149,90 +150,44 @@ def train(domain: Domain[Any, Any, Any], settings: Settings, run: Path) -> None:
         Interrupted: If SIGINT or SIGTERM came; the step was finished and a checkpoint written.
         UserError: If ``training.monitor`` names no score.
     """
-    fabric = configure(settings)
-    data, options = run / "data", settings.training
-    batches = domain.batches(settings, data, "train")
-    valid = domain.batches(settings, data, "valid")
-    steps_per_epoch = len(batches) // fabric.world_size
-    if steps_per_epoch == 0:
+    fabric, options = configure(settings), settings.training
+    batches = domain.batches(settings, run / "data", "train")
+    per_epoch = len(batches) // fabric.world_size
+    if per_epoch == 0:
         raise UserError(
             f"compute.devices: {fabric.world_size}, but an epoch has {len(batches)} batches"
         )
-    total = options.epochs * steps_per_epoch
+    job = _Job.begin(domain, settings, run, fabric, total=options.epochs * per_epoch)
+    position, history = job.position, History(run / "history.jsonl", writes=job.writes)
+    history.cut(position.step)
 
-    seed_everything_at(settings.seed, "init")
-    model = domain.model(settings, data)
-    average = (
-        AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema))
-        if options.ema
-        else None
-    )
-    objective = build_objective(settings)
-    optimizer = _optimizer(model, options)
-    step_module, optimizer = fabric.setup(Step(model, objective), optimizer)
-    if average is not None:
-        average = average.to(fabric.device)
-    evaluated = average.module if average is not None else model
-    call = torch.compile(step_module) if options.compile else step_module
-    now = step_module.module.now
-
-    first = fabric.is_global_zero
-    state = _State(run, settings, model, average, optimizer, Meter(), Position(), writes=first)
-    history = History(run / "history.jsonl", writes=first)
-    state.restore()
-    history.cut(state.position.step)
-    position = state.position
-
-    with stop_signals() as stop, Progress("training", total, position.step) as progress:
+    with stop_signals() as stop, Progress("training", job.total, position.step) as progress:
         if position.step == 0:
-            scores = _validate(domain, settings, data, evaluated, valid, fabric)
-            _accept(state, scores, epoch=0)
-            history.add(step=0, epoch=0, **_prefixed("valid/", scores))
-        while position.step < total and not position.stopped:
-            epoch, index = divmod(position.step, steps_per_epoch)
-            now.batch = to_device(
-                batches.batch(epoch, index * fabric.world_size + fabric.global_rank), fabric.device
-            )
-            now.fraction = fraction = position.step / total
-            _set_learning_rate(optimizer, options, fraction)
-            seed_everything_at(settings.seed, "step", position.step, fabric.global_rank)
+            history.add(step=0, epoch=0, **job.look(epoch=0))
+        while position.step < job.total and not position.stopped:
+            epoch, index = divmod(position.step, per_epoch)
+            shard = index * fabric.world_size + fabric.global_rank
+            job.step(batches.batch(epoch, shard), epoch)
 
-            loss = call()
-            assert now.result is not None
-            numbers = _numbers(now.result)
-            _require_finite(numbers, position.step, epoch, run)
-            fabric.backward(loss)
-            if options.clip_norm is not None:
-                fabric.clip_gradients(step_module, optimizer, max_norm=options.clip_norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            if average is not None:
-                average.update_parameters(model)
-            state.meter.add(numbers)
-            position.step += 1
-
-            last_of_epoch = index == steps_per_epoch - 1
-            validating = last_of_epoch and (
-                (epoch + 1) % options.validate_every == 0 or position.step == total
+            ended = epoch + (index == per_epoch - 1)  # whole epochs done
+            looking = ended > epoch and (
+                ended % options.validate_every == 0 or position.step == job.total
             )
             row: dict[str, float] = {}
-            if validating or position.step % options.log_every == 0:
-                row |= state.meter.flush()
-            if validating:
-                scores = _validate(domain, settings, data, evaluated, valid, fabric)
-                _accept(state, scores, epoch + 1)
-                row |= _prefixed("valid/", scores)
+            if looking or position.step % options.log_every == 0:
+                row |= job.meter.flush()
+            if looking:
+                row |= job.look(ended)
             if row:
-                history.add(step=position.step, epoch=epoch + 1 if last_of_epoch else epoch, **row)
+                history.add(step=position.step, epoch=ended, **row)
+            if row or position.step % 16 == 0:
                 progress.show(position.step, row)
-            elif position.step % 16 == 0:
-                progress.show(position.step, {})
-            if position.step % options.checkpoint_every == 0 and position.step < total:
-                state.save("last")
+            if position.step % options.checkpoint_every == 0 and position.step < job.total:
+                job.save("last")
             if stop.is_set():
-                state.save("last")
+                job.save("last")
                 raise Interrupted(run)
-    state.save("last")
+    job.save("last")
     fabric.barrier()
     if position.stopped:
         say(
@@ -274,101 +229,159 @@ def _require_finite(numbers: Mapping[str, float], step: int, epoch: int, run: Pa
         return
     bad = [name for name, number in numbers.items() if not math.isfinite(number)]
     parts = [name for name in bad if name not in ("loss", "value")] or bad
-    intact = sorted((run / "checkpoints").glob("*-*"), reverse=True)
-    kept = (
-        f"the last good checkpoint is {intact[0]}" if intact else "no checkpoint was written yet"
+    raise RunFailed(_went_non_finite(parts, step + 1, run, f" (epoch {epoch + 1})"))
+
+
+def _went_non_finite(names: Sequence[str], step: int, run: Path, more: str = "") -> str:
+    intact = sorted((run / "checkpoints").glob("*-*"), key=lambda path: path.stat().st_mtime_ns)
+    kept = f"the last good checkpoint is {intact[-1]}" if intact else "there is no checkpoint yet"
+    return (
+        f"{run}: {', '.join(names)} became non-finite at step {step}{more}; {kept}; try a smaller "
+        "training.learning_rate or set training.clip_norm"
     )
-    raise RunFailed(
-        f"{run}: {', '.join(parts)} became non-finite at step {step + 1} (epoch {epoch + 1}); "
-        f"{kept}; try a smaller training.learning_rate or set training.clip_norm"
-    )
-
-
-def _validate(
-    domain: Domain[Any, Any, Any],
-    settings: Settings,
-    data: Path,
-    model: Any,
-    batches: Batches[Any],
-    fabric: Fabric,
-) -> dict[str, float]:
-    """Scores on the validation split: the objective's value and the domain's own."""
-    model.eval()
-    seed_everything_at(settings.seed, "validation")
-    objective, values = build_objective(settings), []
-    with torch.no_grad():
-        for index in range(len(batches)):
-            batch = to_device(batches.batch(0, index), fabric.device)
-            values.append(float(objective(model.evidence(batch, objective.samples)).value))
-        scores = {settings.objective.kind: sum(values) / len(values)}
-        scores |= domain.validate(settings, data, model)
-    model.train()
-    monitor = settings.training.monitor
-    if monitor not in scores:
-        raise UserError(
-            f"training.monitor: no score {monitor!r}{did_you_mean(monitor, scores)}; there are: "
-            f"{', '.join(scores)}"
-        )
-    return scores
-
-
-def _accept(state: _State, scores: Mapping[str, float], epoch: int) -> None:
-    """Keep the checkpoint if its monitored score is the best so far; else count to a stop."""
-    options, position = state.settings.training, state.position
-    score = scores[options.monitor]
-    sign = 1 if options.direction == "higher" else -1
-    if position.best is None or sign * score > sign * position.best:
-        position.best, position.best_step, position.without_improvement = score, position.step, 0
-        state.save("best", {"epoch": epoch, "chosen_by": options.monitor, "score": score})
-    else:
-        position.without_improvement += 1
-        position.stopped = (
-            options.patience is not None and position.without_improvement >= options.patience
-        )
-
-
-def _prefixed(prefix: str, scores: Mapping[str, float]) -> dict[str, float]:
-    return {prefix + name: value for name, value in scores.items()}
 
 
 @dataclass
-class _State:
-    """What a checkpoint holds."""
+class _Job:
+    """A training at hand: what it works with, and what a checkpoint of it holds."""
 
-    run: Path
+    domain: Domain[Any, Any, Any]
     settings: Settings
+    run: Path
+    fabric: Fabric
+    total: int
     model: nn.Module
     average: AveragedModel | None
+    module: Any
+    call: Any
     optimizer: Any
-    meter: Meter
-    position: Position
-    writes: bool
+    valid: Batches[Any]
+    meter: Meter = field(default_factory=Meter)
+    position: Position = field(default_factory=Position)
+
+    @classmethod
+    def begin(
+        cls,
+        domain: Domain[Any, Any, Any],
+        settings: Settings,
+        run: Path,
+        fabric: Fabric,
+        total: int,
+    ) -> _Job:
+        """Build everything and go on from the newest intact checkpoint, if there is one."""
+        options = settings.training
+        seed_everything_at(settings.seed, "init")
+        model = domain.model(settings, run / "data")
+        average = None
+        if options.ema is not None:
+            average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema))
+            average = average.to(fabric.device)
+        optimizer = _optimizer(model, options)
+        module, optimizer = fabric.setup(Step(model, build_objective(settings)), optimizer)
+        call = torch.compile(module) if options.compile else module
+        valid = domain.batches(settings, run / "data", "valid")
+        job = cls(
+            domain, settings, run, fabric, total, model, average, module, call, optimizer, valid
+        )
+        job._restore()
+        return job
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process is the one that writes to the run."""
+        return self.fabric.is_global_zero
+
+    def step(self, batch: Any, epoch: int) -> None:
+        """Take one optimiser step on a batch."""
+        position, options = self.position, self.settings.training
+        now: Now = self.module.module.now
+        now.batch = to_device(batch, self.fabric.device)
+        now.fraction = position.step / self.total
+        _set_learning_rate(self.optimizer, options, now.fraction)
+        seed_everything_at(self.settings.seed, "step", position.step, self.fabric.global_rank)
+
+        loss = self.call()
+        assert now.result is not None
+        numbers = _numbers(now.result)
+        _require_finite(numbers, position.step, epoch, self.run)
+        self.fabric.backward(loss)
+        if options.clip_norm is not None:
+            self.fabric.clip_gradients(
+                self.module,
+                self.optimizer,
+                max_norm=options.clip_norm,
+                error_if_nonfinite=False,  # the next finite check says it in our words
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        self.meter.add(numbers)
+        position.step += 1
+
+    def look(self, epoch: int) -> dict[str, float]:
+        """Score the validation split, keep the checkpoint if it is the best, return the row."""
+        scores = self._scores()
+        options, position = self.settings.training, self.position
+        score = scores[options.monitor]
+        sign = 1 if options.direction == "higher" else -1
+        if position.best is None or sign * score > sign * position.best:
+            position.best, position.best_step = score, position.step
+            position.without_improvement = 0
+            self.save("best", {"epoch": epoch, "chosen_by": options.monitor, "score": score})
+        else:
+            position.without_improvement += 1
+            patience = options.patience
+            position.stopped = patience is not None and position.without_improvement >= patience
+        return {f"valid/{name}": value for name, value in scores.items()}
+
+    def _scores(self) -> dict[str, float]:
+        """The objective's value and the domain's own scores on the validation split."""
+        settings, data = self.settings, self.run / "data"
+        model: Any = self.model if self.average is None else self.average.module
+        objective, values = build_objective(settings), []
+        with looking_at(model, derive(settings.seed, "validation")):
+            for index in range(len(self.valid)):
+                batch = to_device(self.valid.batch(0, index), self.fabric.device)
+                values.append(float(objective(model.evidence(batch, objective.samples)).value))
+            scores = {settings.objective.kind: sum(values) / len(values)}
+            scores |= self.domain.validate(settings, data, model)
+        monitor = settings.training.monitor
+        if monitor not in scores:
+            raise UserError(
+                f"training.monitor: no score {monitor!r}{did_you_mean(monitor, scores)}; "
+                f"there are: {', '.join(scores)}"
+            )
+        return scores
 
     def save(self, kind: checkpoint.Kind, record: Mapping[str, Any] | None = None) -> None:
-        """Write ``last`` (all that is needed to go on) or ``best`` (the weights to use)."""
+        """Write ``last`` (all that is needed to go on) or ``best`` (the weights to use).
+
+        Raises:
+            RunFailed: If a weight is not finite, or the checkpoint cannot be written.
+        """
         if not self.writes:
             return
-        model = self.average.module if kind == "best" and self.average is not None else self.model
-        training_state = None
+        model = self.model
+        if kind == "best" and self.average is not None:
+            model = self.average.module
+        weights, step = model.state_dict(), self.position.step
+        bad = [name for name, weight in weights.items() if not bool(torch.isfinite(weight).all())]
+        if bad:
+            raise RunFailed(_went_non_finite(bad, step, self.run))
+        state = None
         if kind == "last":
-            training_state = {
+            state = {
                 "optimizer": self.optimizer.state_dict(),
                 "average": None if self.average is None else self.average.state_dict(),
+                "precision": self.fabric.strategy.precision.state_dict(),
                 "meter": vars(self.meter),
                 "position": vars(self.position),
             }
-        checkpoint.write(
-            self.run / "checkpoints",
-            kind,
-            self.position.step,
-            model.state_dict(),
-            self.settings,
-            record or {},
-            training_state,
-        )
+        folder = self.run / "checkpoints"
+        checkpoint.write(folder, kind, step, weights, self.settings, record or {}, state)
 
-    def restore(self) -> None:
-        """Go on from the newest intact checkpoint, if there is one."""
+    def _restore(self) -> None:
         found = checkpoint.read_newest(self.run / "checkpoints", "last", self.settings, say)
         if found is None:
             return
@@ -377,9 +390,8 @@ class _State:
         self.optimizer.load_state_dict(saved["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(saved["average"])
-        self.meter.sums, self.meter.steps = saved["meter"]["sums"], saved["meter"]["steps"]
-        for name, value in saved["position"].items():
-            setattr(self.position, name, value)
+        self.fabric.strategy.precision.load_state_dict(saved["precision"])
+        self.meter, self.position = Meter(**saved["meter"]), Position(**saved["position"])
         say(f"going on from step {self.position.step}")
 
 

@@ -233,3 +233,19 @@ def test_several_devices_outside_of_torchrun_are_refused(tmp_path: Path) -> None
     config = ToySettings(name="t", compute={"devices": 2})
     with pytest.raises(UserError, match=r"compute\.devices: 2 .* torchrun"):
         train(tmp_path, config)
+
+
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+def test_a_weight_that_is_not_finite_is_never_written(
+    tmp_path: Path, clip_norm: float | None
+) -> None:
+    def poisoned(config: ToySettings, folder: Path) -> object:
+        model = DOMAIN.model(config, folder)
+        model.decoder.weight.register_hook(lambda gradient: gradient * float("nan"))
+        return model
+
+    config = settings(checkpoint_every=1, clip_norm=clip_norm)
+    run = new_run(tmp_path, config)
+    with pytest.raises(RunFailed, match=r"decoder\.weight.* became non-finite at step 1"):
+        engine.train(replace(DOMAIN, model=poisoned), config, run)
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["best-000000000"]
