@@ -118,7 +118,8 @@ def predict_links(
     Columns source, target, probability, rank, with the nodes' original names. The probability is
     calibrated on the validation links for a pair that is as likely to be a link as not; for pairs
     picked at random multiply its odds by links per non-link. Links that exist are left out, except
-    among given pairs.
+    among given pairs. In a graph of more than 8,192 nodes only pairs with a common neighbour are
+    looked at, unless --for names a node.
 
     Args:
         run: A run folder, or graph/<name>@latest.
@@ -198,8 +199,11 @@ def _given_pairs(opened: Trained, known: Known, path: Path) -> Table:
 
 
 def _top_pairs(opened: Trained, known: Known, top: int, source: int | None) -> Table:
+    from domains.graph.config import EXACT_NODES
     from domains.graph.metrics import new_links
 
+    if source is None and len(known.names) > EXACT_NODES:
+        folder.say(f"{len(known.names)} nodes: looking at pairs with a common neighbour only")
     ends, logits = new_links(opened.model, known, top, source)
     return _ranked(opened, known, ends, logits)
 
