@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,7 +69,8 @@ class Objective(Section):
         default=0.0, description="fraction of the training over which beta grows from 0"
     )
     free_bits: NonNegativeFloat = Field(
-        default=0.0, description="nats per latent group below which the KL costs nothing"
+        default=0.0,
+        description="nats per example and latent dimension for which the KL costs nothing",
     )
     weights: dict[str, NonNegativeFloat] = Field(
         default={}, description="weights of named terms of the evidence; a term not named weighs 1"
@@ -475,8 +477,18 @@ def _explained(schema: type[Settings], tree: dict[str, Any], key: str, source: s
         allowed = _allowed(owner[0].model_json_schema()["properties"][path[-1]])
         if path[-1] == "kind":
             allowed = " or ".join(map(repr, kinds(annotation_of(schema, tree, path[:-1]))))
-        parts += [text for text in (allowed, info.description) if text]
+        parts += [text for text in (allowed, _described(owner[0], path[-1])) if text]
     return "; ".join(parts)
+
+
+def _described(section: type[BaseModel], key: str) -> str:
+    """What a field means: its description, the one it overrides, or the line in the docstring."""
+    for base in section.__mro__:
+        field = getattr(base, "model_fields", {}).get(key)
+        if field is not None and field.description:
+            return field.description
+    found = re.search(rf"^ +{key}: (.+)$", section.__doc__ or "", re.MULTILINE)
+    return found.group(1).rstrip(".") if found else ""
 
 
 def _allowed(described: Mapping[str, Any]) -> str:

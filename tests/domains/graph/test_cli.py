@@ -211,3 +211,14 @@ def test_a_model_with_a_vector_for_each_node_refuses_new_nodes(
     some = write_edges(tmp_path / "some.csv", [("n7", "n2"), ("n2", "n30")])
     assert latentworks("graph", "embed", run, "--graph", some, "--out", tmp_path / "z.csv") == 0
     assert {row["node"] for row in rows_of(tmp_path / "z.csv")} == {"n7", "n2", "n30"}
+
+
+def test_explain_says_what_an_overridden_and_a_documented_setting_mean(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for key, words in (("model.hide", "share of the train links"), ("data.root", "file to read")):
+        arguments = ("config", "explain", folder / "settings.yaml", key)
+        if key == "model.hide":
+            arguments = (*arguments, "--set", "model.kind=cosine-vgae")
+        assert latentworks(*arguments) == 0
+        assert words in capsys.readouterr().out
