@@ -110,7 +110,7 @@ class Training(Section):
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None, description="decay per step of the averaged weights that are evaluated"
     )
-    precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     compile: bool = Field(default=False, description="whether torch compiles the model")
     monitor: str = Field(
         default="elbo", description="validation score that chooses the checkpoint"

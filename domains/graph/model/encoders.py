@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from domains.graph.data import Graph
 from domains.graph.model.features import FeatureScaling
-from domains.graph.model.propagation import Adjacency
+from domains.graph.model.propagation import Adjacency, full_precision
 
 Moments = tuple[Float[Tensor, "node latent"], Float[Tensor, "node latent"] | None]
 
@@ -63,7 +63,9 @@ class Projection(nn.Module):
             h = self.weight if len(graph.nodes) == len(self.weight) else self.weight[graph.nodes]
         else:
             assert graph.features is not None
-            h = self.scaling(graph.features) @ self.weight
+            features = self.scaling(graph.features)
+            with full_precision(features):
+                h = features @ self.weight
         return h if self.bias is None else h + self.bias
 
 

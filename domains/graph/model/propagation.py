@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -45,7 +47,16 @@ class Adjacency:
 
     def propagate(self, h: Float[Tensor, "node latent"]) -> Float[Tensor, "node latent"]:
         r"""Return :math:`\hat A h`."""
-        return _SymmetricProduct.apply(self.matrix, h)  # pyright: ignore[reportReturnType]
+        with full_precision(self.matrix):
+            h = h.to(self.matrix.dtype)
+            return _SymmetricProduct.apply(self.matrix, h)  # pyright: ignore[reportReturnType]
+
+
+def full_precision(matrix: Tensor) -> AbstractContextManager[Any]:
+    """Turn mixed precision off around a sparse product, which has none on every device."""
+    if matrix.layout == torch.strided:
+        return contextlib.nullcontext()
+    return torch.autocast(matrix.device.type, enabled=False)
 
 
 def sparse_rows(start: Tensor, column: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:

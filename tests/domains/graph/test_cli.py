@@ -222,3 +222,15 @@ def test_explain_says_what_an_overridden_and_a_documented_setting_mean(
             arguments = (*arguments, "--set", "model.kind=cosine-vgae")
         assert latentworks(*arguments) == 0
         assert words in capsys.readouterr().out
+
+
+def test_mixed_precision_trains_to_nearly_the_same(folder: Path, tmp_path: Path) -> None:
+    for precision in ("32-true", "bf16-mixed"):
+        words = ("--set", f"training.precision={precision}", "--out", tmp_path / precision)
+        assert latentworks("graph", "train", folder / "settings.yaml", *words) == 0
+    losses = [
+        json.loads((tmp_path / name / "history.jsonl").read_text().splitlines()[-1])["train/loss"]
+        for name in ("32-true", "bf16-mixed")
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+    assert losses[1] != losses[0]
