@@ -106,8 +106,18 @@ def build_objective(settings: Settings) -> ELBO | IWAE:
     return OBJECTIVES[chosen.kind](**chosen.model_dump(exclude={"kind"}))
 
 
+def settle(settings: Settings) -> None:
+    """Set threads and determinism for this process: the bits of a result depend on them."""
+    compute = settings.compute
+    if compute.threads is not None:
+        torch.set_num_threads(compute.threads)
+    if compute.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(compute.deterministic)
+
+
 def configure(settings: Settings) -> Fabric:
-    """Set threads and determinism for this process and return the Fabric of the settings.
+    """Settle this process and return the Fabric of the settings.
 
     Raises:
         UserError: If several devices are asked for outside of torchrun, or there is no GPU.
@@ -124,11 +134,7 @@ def configure(settings: Settings) -> Fabric:
         raise UserError(
             "compute.accelerator: 'cuda', but torch finds no GPU here; use 'auto' or 'cpu'"
         )
-    if compute.threads is not None:
-        torch.set_num_threads(compute.threads)
-    if compute.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(compute.deterministic)
+    settle(settings)
     accelerator = compute.accelerator
     if accelerator == "auto":
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"

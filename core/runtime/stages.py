@@ -133,7 +133,7 @@ def with_best_weights(build: Callable[[Any, Path], ModelT], config: Settings, ru
     """A model as ``build`` makes it, in evaluation mode, with the chosen weights of the run."""
     from core.runtime import engine
 
-    engine.configure(config)
+    engine.settle(config)
     best = best_checkpoint(config, run)
     model: Any = build(config, run / "data")
     model.load_state_dict(best.weights())

@@ -149,3 +149,12 @@ def test_an_unknown_domain_is_named(tmp_path: Path, capsys: pytest.CaptureFixtur
     arguments = ["run", str(path)]
     assert cli.run_app(cli.build_app(domains, arguments), arguments) == 2
     assert "no domain 'grpah'; did you mean 'graph'" in capsys.readouterr().err
+
+
+def test_a_run_of_several_devices_is_evaluated_by_one_process(run: Path) -> None:
+    settings = run / "settings.yaml"
+    several = settings.read_text().replace("devices: 1", "devices: 2")
+    settings.write_text(several)
+    for record in run.glob("checkpoints/*/checkpoint.json"):
+        record.write_text(record.read_text().replace('"devices": 1', '"devices": 2'))
+    assert latentworks("toy", "evaluate", run, "--force") == 0
