@@ -15,7 +15,7 @@ from cyclopts import Parameter
 from packaging.requirements import Requirement
 
 from core.runtime import folder
-from core.runtime.cli import Json
+from core.runtime.cli import Json, show_result
 from core.runtime.errors import RunFailed
 
 Thorough = Annotated[bool, Parameter(negative="")]
@@ -59,8 +59,6 @@ def make_doctor(
         if self_test:
             findings += mathematics()
         text = "\n".join(_line(finding) for finding in findings)
-        from core.runtime.cli import show_result
-
         show_result({"findings": [asdict(finding) for finding in findings]}, as_json, text)
         wrong = [finding.name for finding in findings if finding.ok is False]
         if wrong:

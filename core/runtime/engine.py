@@ -95,7 +95,6 @@ class Position:
 
     step: int = 0
     best: float | None = None
-    best_step: int = 0
     without_improvement: int = 0
     stopped: bool = False
 
@@ -332,8 +331,7 @@ class _Job:
         score = scores[options.monitor]
         sign = 1 if options.direction == "higher" else -1
         if position.best is None or sign * score > sign * position.best:
-            position.best, position.best_step = score, position.step
-            position.without_improvement = 0
+            position.best, position.without_improvement = score, 0
             self.save("best", {"epoch": epoch, "chosen_by": options.monitor, "score": score})
         else:
             position.without_improvement += 1

@@ -96,7 +96,7 @@ def latents_of(config: Settings, model: Model, batches: Sequence[Any]) -> dict[s
     return {
         name: {
             "dimensions": len(latent.active),
-            "active_units": int(latent.active.sum()),
+            "active_units": latent.active_units,
             "kl_per_dimension": None if latent.kl is None else latent.kl.tolist(),
             "variance_of_mean": latent.variance.tolist(),
         }

@@ -24,7 +24,6 @@ from core.runtime.errors import Interrupted, RunFailed, UserError, did_you_mean
 
 RUNS = Path("runs")
 ACTIVE = {"ingesting", "training", "evaluating", "reporting"}
-STAGES = ("ingest", "train", "evaluate", "report")
 SOURCES = Path(__file__).resolve().parents[2]
 SUFFIXES = {".py", ".j2", ".css"}  # of sources that a result depends on
 PACKAGES = (

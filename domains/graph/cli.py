@@ -35,9 +35,8 @@ Out = Annotated[Path, Parameter(help="File to write; its ending says how.")]
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A trained run, opened."""
+    """A trained model with its data."""
 
-    run: Path
     config: Any
     dataset: Dataset
     model: LinkModel
@@ -66,7 +65,7 @@ def _open(reference: str, runs: Path) -> Trained:
     config = load_settings(CONFIG, run / "settings.yaml")
     folder.require(run, stages.CARD, "graph ingest")
     model = stages.with_best_weights(build, config, run)
-    return Trained(run, config, data.load(run / "data"), model)
+    return Trained(config, data.load(run / "data"), model)
 
 
 def embed(
@@ -195,7 +194,7 @@ def score(
 def _given_pairs(opened: Trained, known: Known, path: Path) -> Table:
     ends = _read_pairs(known.names, path)
     logits = opened.model.score(known.graph, _tensor(ends))
-    return _ranked(opened, known, ends, logits)
+    return link_table(opened, known, ends, logits)
 
 
 def _top_pairs(opened: Trained, known: Known, top: int, source: int | None) -> Table:
@@ -205,10 +204,10 @@ def _top_pairs(opened: Trained, known: Known, top: int, source: int | None) -> T
     if source is None and len(known.names) > EXACT_NODES:
         folder.say(f"{len(known.names)} nodes: looking at pairs with a common neighbour only")
     ends, logits = new_links(opened.model, known, top, source)
-    return _ranked(opened, known, ends, logits)
+    return link_table(opened, known, ends, logits)
 
 
-def _ranked(opened: Trained, known: Known, ends: np.ndarray, logits: np.ndarray) -> Table:
+def link_table(opened: Trained, known: Known, ends: np.ndarray, logits: np.ndarray) -> Table:
     """A table of pairs, most probable first; ties keep the order that they came in."""
     import numpy as np
 

@@ -76,42 +76,34 @@ class Links(Section):
     )
 
 
-class VGAE(Links):
+class InnerProducts(Links):
+    """What the models of Kipf & Welling's kind share: raw features, inner products of latents."""
+
+    features: Literal["auto", "raw", "tfidf", "row-normalised", "standardised"] = "raw"
+    latent: PositiveInt = 16
+    self_links: bool = Field(
+        default=True, description="whether each node is drawn to a link with itself"
+    )
+
+
+class VGAE(InnerProducts):
     """Kipf & Welling's: two graph convolutions, inner products."""
 
     kind: Literal["vgae"] = "vgae"
-    features: Literal["auto", "raw", "tfidf", "row-normalised", "standardised"] = "raw"
     hidden: PositiveInt = 32
-    latent: PositiveInt = 16
-    self_links: bool = Field(
-        default=True,
-        description="whether each node is drawn to a link with itself",
-    )
 
 
-class GAE(Links):
+class GAE(InnerProducts):
     """The VGAE without noise and without a KL."""
 
     kind: Literal["gae"] = "gae"
-    features: Literal["auto", "raw", "tfidf", "row-normalised", "standardised"] = "raw"
     hidden: PositiveInt = 32
-    latent: PositiveInt = 16
-    self_links: bool = Field(
-        default=True,
-        description="whether each node is drawn to a link with itself",
-    )
 
 
-class LinearVGAE(Links):
+class LinearVGAE(InnerProducts):
     """Salha et al.'s: one propagation and a linear map, inner products."""
 
     kind: Literal["linear-vgae"] = "linear-vgae"
-    features: Literal["auto", "raw", "tfidf", "row-normalised", "standardised"] = "raw"
-    latent: PositiveInt = 16
-    self_links: bool = Field(
-        default=True,
-        description="whether each node is drawn to a link with itself",
-    )
 
 
 class VGNAE(Links):

@@ -30,14 +30,8 @@ def examples(config: Config, folder: Path, chosen: model.LinkModel, out: Path) -
     """
     dataset = data.load(folder)
     known = data.whole(dataset)
-    (source, target), logits = metrics.new_links(chosen, known, SHOWN_LINKS)
-    probability = metrics.calibrated(config, dataset, chosen)(logits)
-    table = {
-        "source": [known.names[node] for node in source],
-        "target": [known.names[node] for node in target],
-        "probability": probability.tolist(),
-        "rank": list(range(1, len(logits) + 1)),
-    }
+    found = metrics.new_links(chosen, known, SHOWN_LINKS)
+    table = cli.link_table(cli.Trained(config, dataset, chosen), known, *found)
     out.mkdir(parents=True, exist_ok=True)
     cli.TABLES[".csv"](out / "links.csv", table)
     vectors = chosen.embed(known.graph.to(next(chosen.parameters()).device)).cpu().numpy()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -17,6 +16,7 @@ from scipy import sparse
 
 from core.contract import DataCard
 from core.runtime.errors import UserError
+from core.runtime.folder import write_atomic
 from domains.graph.data import readers
 from domains.graph.data.pairs import pair_numbers, pairs_of
 from domains.graph.data.records import Dataset, Features, Ingest, LinkSplit, RawGraph
@@ -73,8 +73,8 @@ def prepare(config: Ingest, folder: Path) -> DataCard:
     )
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
-        _write(folder / name, data)
-    _write(
+        write_atomic(folder / name, data)
+    write_atomic(
         folder / CARD, _json({"key": key, "card": asdict(card)})
     )  # last: it says that all is there
     return card
@@ -301,13 +301,3 @@ def _hash(*parts: bytes) -> str:
 
 def _json(value: object) -> bytes:
     return (json.dumps(value, ensure_ascii=False, sort_keys=True, indent=1) + "\n").encode()
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
