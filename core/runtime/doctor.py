@@ -155,7 +155,7 @@ def _extra(name: str, requirements: list[Requirement]) -> Finding:
 
 def mathematics() -> list[Finding]:
     """The self-test of the variational core."""
-    from core.variational.exact import self_test
+    from core.variational.selftest import self_test
 
     return [
         Finding(check.name, f"{check.value:.2g} (at most {check.limit:.2g})", check.passed)

@@ -7,24 +7,9 @@ from core.variational.exact import (
     Exact,
     LinearGaussian,
     cubature_noise,
-    self_test,
     small_linear_gaussian,
     small_two_level,
 )
-
-
-def test_the_self_test_passes_and_names_every_number() -> None:
-    checks = self_test()
-    assert all(check.passed for check in checks), checks
-    assert len({check.name for check in checks}) == len(checks)
-
-
-def test_the_self_test_leaves_the_global_random_stream_alone() -> None:
-    torch.manual_seed(3)
-    expected = torch.randn(4)
-    torch.manual_seed(3)
-    self_test()
-    assert torch.equal(torch.randn(4), expected)
 
 
 @pytest.mark.parametrize("build", [small_linear_gaussian, small_two_level])

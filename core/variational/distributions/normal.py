@@ -1,4 +1,4 @@
-"""The distributions of the hot path, lean; everything else is torch's own."""
+"""Normal distributions with a diagonal covariance, lean."""
 
 from __future__ import annotations
 
@@ -8,52 +8,13 @@ from collections.abc import Sequence
 import torch
 from torch import Size, Tensor
 from torch.distributions import Distribution, Independent, Normal, constraints, register_kl
-from torch.nn import functional
+
+from core.variational.distributions.base import Diagonal, at_least_single
 
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 
-def _at_least_single(parameter: Tensor) -> Tensor:
-    """Half-precision networks are fine, half-precision log-densities and KLs are not."""
-    half = parameter.dtype in (torch.float16, torch.bfloat16)
-    return parameter.float() if half else parameter
-
-
-class _Diagonal(Distribution):
-    """Shapes of a distribution whose last ``event_dims`` dimensions are one event."""
-
-    event_dims: int
-
-    def __init__(self, shape: Size, event_dims: int) -> None:
-        if not 0 <= event_dims <= len(shape):
-            raise ValueError(
-                f"{type(self).__name__}: event_dims={event_dims} with parameters of shape "
-                f"{tuple(shape)}; allowed is 0 to {len(shape)}"
-            )
-        self.event_dims = event_dims
-        split = len(shape) - event_dims
-        # Validation off for this object only: the global switch is other people's.
-        super().__init__(shape[:split], shape[split:], validate_args=False)
-
-    def _sum(self, terms: Tensor) -> Tensor:
-        if self.event_dims == 1:
-            return terms.sum(-1)
-        return terms.flatten(-self.event_dims).sum(-1) if self.event_dims else terms
-
-    def _check(self, value: Tensor) -> None:
-        if self.event_dims and value.shape[-self.event_dims :] != self._event_shape:
-            raise ValueError(
-                f"{type(self).__name__}: value of shape {tuple(value.shape)} does not end in the "
-                f"event shape {tuple(self._event_shape)}"
-            )
-
-    @property
-    def support(self) -> constraints.Constraint:
-        """The values that it covers."""
-        return constraints.independent(constraints.real, self.event_dims)
-
-
-class DiagonalNormal(_Diagonal):
+class DiagonalNormal(Diagonal):
     r"""Normal distribution with a diagonal covariance.
 
     .. math:: \log p(z) = \sum_j -\tfrac12 \left(\frac{z_j - \mu_j}{\sigma_j}\right)^2
@@ -79,7 +40,7 @@ class DiagonalNormal(_Diagonal):
     has_rsample = True
 
     def __init__(self, loc: Tensor, scale: Tensor, event_dims: int = 1) -> None:
-        loc, scale = _at_least_single(loc), _at_least_single(scale)
+        loc, scale = at_least_single(loc), at_least_single(scale)
         if loc.shape != scale.shape:
             loc, scale = torch.broadcast_tensors(loc, scale)
         self.loc = loc
@@ -155,81 +116,6 @@ class CentredNormal(DiagonalNormal):
     def __init__(self, like: Tensor, scale: float = 1.0, event_dims: int = 1) -> None:
         self.number = scale
         super().__init__(torch.zeros_like(like), torch.full_like(like, scale), event_dims)
-
-
-class LogitsBernoulli(_Diagonal):
-    r"""Independent Bernoulli variables, from their logits.
-
-    .. math:: \log p(x) = \sum_j x_j l_j - \log(1 + e^{l_j})
-
-    Stable at any logit. A value between 0 and 1 (a grey level read as a probability) gives the
-    cross-entropy, which is an expected log-likelihood.
-
-    Args:
-        logits: Log odds :math:`l` of shape ``(*batch, *event)``.
-        event_dims: How many of the last dimensions are one event.
-
-    Raises:
-        ValueError: If there are fewer dimensions than ``event_dims``.
-
-    Example:
-        >>> LogitsBernoulli(torch.zeros(3, 2)).log_prob(torch.ones(3, 2)).shape
-        torch.Size([3])
-    """
-
-    def __init__(self, logits: Tensor, event_dims: int = 1) -> None:
-        self.logits = logits = _at_least_single(logits)
-        super().__init__(logits.shape, event_dims)
-
-    @property
-    def arg_constraints(self) -> dict[str, constraints.Constraint]:
-        """What the parameters may be."""
-        return {"logits": constraints.real}
-
-    @property
-    def support(self) -> constraints.Constraint:
-        """The values that it covers."""
-        return constraints.independent(constraints.boolean, self.event_dims)
-
-    @property
-    def mean(self) -> Tensor:
-        """The mean, of shape ``(*batch, *event)``."""
-        return self.logits.sigmoid()
-
-    @property
-    def mode(self) -> Tensor:
-        """The most probable value."""
-        return (self.logits >= 0).to(self.logits.dtype)
-
-    @property
-    def variance(self) -> Tensor:
-        """The variance, element by element."""
-        return self.logits.sigmoid() * (-self.logits).sigmoid()
-
-    def expand(self, batch_shape: Size | Sequence[int], _instance: None = None) -> LogitsBernoulli:
-        """Return the same distribution with the batch shape given."""
-        shape = torch.Size(batch_shape) + self._event_shape
-        return LogitsBernoulli(self.logits.expand(shape), self.event_dims)
-
-    @torch.no_grad()
-    def sample(self, sample_shape: Size | Sequence[int] = ()) -> Tensor:
-        """Draw zeros and ones of shape ``(*sample, *batch, *event)``."""
-        shape = torch.Size(sample_shape) + self.logits.shape
-        return torch.bernoulli(self.logits.sigmoid().expand(shape))
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Return the log probability in nats; ``value`` may have further leading dimensions."""
-        self._check(value)
-        value, logits = value.to(self.logits), self.logits
-        if value.shape != logits.shape:
-            value, logits = torch.broadcast_tensors(value, logits)
-        # One kernel forward and one backward, where value * logits - softplus(logits) takes three.
-        cross_entropy = functional.binary_cross_entropy_with_logits
-        return -self._sum(cross_entropy(logits, value, reduction="none"))
-
-    def entropy(self) -> Tensor:
-        """Return the entropy in nats, of shape ``batch``."""
-        return self._sum(functional.softplus(self.logits) - self.logits * self.logits.sigmoid())
 
 
 def diagonal_normal_kl_terms(posterior: DiagonalNormal, prior: DiagonalNormal) -> Tensor:

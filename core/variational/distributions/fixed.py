@@ -1,0 +1,88 @@
+"""The same distribution with its parameters held fixed: what path gradients need."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from torch import Tensor
+from torch.distributions import (
+    Distribution,
+    Independent,
+    MixtureSameFamily,
+    TransformedDistribution,
+)
+
+from core.variational.distributions.normal import CentredNormal, DiagonalNormal
+
+
+@functools.singledispatch
+def stop_gradient(distribution: Distribution) -> Distribution:
+    r"""Return the same distribution with no gradient to its parameters.
+
+    Its ``log_prob`` still differentiates with respect to the value. That is
+    :math:`\log q_{\bar\phi}(z)` of the path-derivative and doubly reparameterised gradients.
+
+    A plain distribution is rebuilt from the parameters that its ``arg_constraints`` name. A
+    composed one registers how: ``@stop_gradient.register``.
+
+    References:
+        Roeder et al., "Sticking the Landing", NeurIPS 2017 (arXiv:1703.09194).
+
+    Raises:
+        NotImplementedError: If the distribution cannot be rebuilt that way; the message names it.
+
+    Example:
+        >>> import torch
+        >>> loc = torch.zeros(2, requires_grad=True)
+        >>> stop_gradient(DiagonalNormal(loc, torch.ones(2))).loc.requires_grad
+        False
+    """
+    stored = vars(distribution)
+    names = [name for name in distribution.arg_constraints if name in stored]
+    if not names:
+        raise NotImplementedError(
+            f"stop_gradient: {type(distribution).__name__} does not say which of its parameters "
+            "it was built from; register it with @stop_gradient.register"
+        )
+    parameters = {name: _detached(stored[name]) for name in names}
+    rebuild: Any = type(distribution)
+    return rebuild(**parameters, validate_args=False)
+
+
+@stop_gradient.register
+def _(distribution: DiagonalNormal) -> DiagonalNormal:
+    return DiagonalNormal(
+        distribution.loc.detach(), distribution.scale.detach(), distribution.event_dims
+    )
+
+
+@stop_gradient.register
+def _(distribution: CentredNormal) -> CentredNormal:
+    return distribution
+
+
+@stop_gradient.register
+def _(distribution: Independent) -> Independent:
+    base = stop_gradient(distribution.base_dist)
+    return Independent(base, distribution.reinterpreted_batch_ndims, validate_args=False)
+
+
+@stop_gradient.register
+def _(distribution: MixtureSameFamily) -> MixtureSameFamily:
+    weights: Any = stop_gradient(distribution.mixture_distribution)
+    return MixtureSameFamily(
+        weights, stop_gradient(distribution.component_distribution), validate_args=False
+    )
+
+
+@stop_gradient.register
+def _(distribution: TransformedDistribution) -> TransformedDistribution:
+    raise NotImplementedError(
+        f"stop_gradient: the transforms of a {type(distribution).__name__} may hold parameters of "
+        "their own; register its class with @stop_gradient.register"
+    )
+
+
+def _detached(parameter: Any) -> Any:
+    return parameter.detach() if isinstance(parameter, Tensor) else parameter
