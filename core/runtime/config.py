@@ -17,7 +17,6 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     PositiveFloat,
@@ -28,8 +27,18 @@ from pydantic import (
 from pydantic_core import to_jsonable_python
 
 from core.runtime.errors import UserError, did_you_mean
+from core.runtime.methods import (
+    ELBO,
+    AnyEstimator,
+    AnyObjective,
+    AnySchedule,
+    Constant,
+    Reparameterised,
+    misfit,
+)
 from core.runtime.mistakes import Mistake, report, translate
 from core.runtime.sections import (
+    Section,
     annotation_of,
     choose,
     default_of,
@@ -43,51 +52,6 @@ logger = logging.getLogger(__name__)
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 FractionOfTraining = Annotated[float, Field(ge=0, lt=1)]
-
-
-class Section(BaseModel):
-    """A part of the settings: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        allow_inf_nan=False,
-        validate_default=True,
-        protected_namespaces=(),
-    )
-
-
-class Objective(Section):
-    """What is maximised."""
-
-    kind: Literal["elbo", "iwae"] = "elbo"
-    samples: PositiveInt = Field(default=1, description="posterior draws per example and step")
-    beta: NonNegativeFloat = Field(
-        default=1.0, description="final weight of the KL; 1 is the ELBO"
-    )
-    warmup: FractionOfTraining = Field(
-        default=0.0, description="fraction of the training over which beta grows from 0"
-    )
-    free_bits: NonNegativeFloat = Field(
-        default=0.0,
-        description="nats per example and latent dimension for which the KL costs nothing",
-    )
-    weights: dict[str, NonNegativeFloat] = Field(
-        default={}, description="weights of named terms of the evidence; a term not named weighs 1"
-    )
-
-    @model_validator(mode="after")
-    def _iwae_is_unweighted(self) -> Objective:
-        if self.kind != "iwae":
-            return self
-        if self.samples == 1:
-            raise ValueError("kind 'iwae' with samples 1 is the elbo; set samples to 2 or more")
-        for name in ("beta", "warmup", "free_bits", "weights"):
-            if getattr(self, name) != default_of(Objective, name):
-                raise ValueError(
-                    f"{name} belongs to kind 'elbo', not to kind 'iwae'; leave it out"
-                )
-        return self
 
 
 class Training(Section):
@@ -168,7 +132,9 @@ class Settings(Section):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
         default=0, description="of every random number"
     )
-    objective: Objective = Objective()
+    objective: AnyObjective = ELBO()
+    schedule: AnySchedule = Constant()
+    estimator: AnyEstimator = Reparameterised()
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
     compute: Compute = Compute()
@@ -180,6 +146,13 @@ class Settings(Section):
                 "training.precision '16-mixed' needs a GPU, but compute.accelerator is 'cpu'; "
                 "use 'bf16-mixed'"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _methods_go_together(self) -> Settings:
+        reason = misfit(self.objective, self.schedule, self.estimator)
+        if reason is not None:
+            raise ValueError(reason)
         return self
 
 

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,18 +25,19 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+import core.variational
 from core.contract import Batches, Domain
-from core.runtime import checkpoint
+from core.runtime import checkpoint, methods
 from core.runtime.config import Settings, Training
 from core.runtime.errors import Interrupted, RunFailed, UserError, did_you_mean
 from core.runtime.folder import say, write_atomic
 from core.runtime.order import derive, seed_everything_at
 from core.runtime.progress import Progress
 from core.variational.diagnostics import looking_at
-from core.variational.objectives import ELBO, IWAE, Loss
+from core.variational.objectives import Loss, Objective, elbo_value
 from core.variational.schedules import learning_rate_factor
 
-OBJECTIVES = {"elbo": ELBO, "iwae": IWAE}
+MATHEMATICS = Path(core.variational.__file__).parent
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
 
@@ -55,7 +57,7 @@ class Step(nn.Module):
     dataclass that is passed as an argument, and setting a module's attribute takes microseconds.
     """
 
-    def __init__(self, model: nn.Module, objective: ELBO | IWAE) -> None:
+    def __init__(self, model: nn.Module, objective: Objective) -> None:
         super().__init__()
         self.model: Any = model
         self.objective = objective
@@ -99,10 +101,29 @@ class Position:
     stopped: bool = False
 
 
-def build_objective(settings: Settings) -> ELBO | IWAE:
-    """The objective that the settings name."""
-    chosen = settings.objective
-    return OBJECTIVES[chosen.kind](**chosen.model_dump(exclude={"kind"}))
+def build_objective(settings: Settings) -> Objective:
+    """The objective that the settings name, with its schedule."""
+    return methods.build_objective(settings.objective, settings.schedule)
+
+
+@contextlib.contextmanager
+def reasons(settings: Settings) -> Iterator[None]:
+    """Turn what the mathematics says of a model that it does not fit into a user's mistake.
+
+    Raises:
+        UserError: For a ValueError that was raised in ``core/variational``: the objective, the
+            estimator, the posterior or the prior cannot be had with this model or batch.
+    """
+    try:
+        yield
+    except ValueError as error:
+        frames = list(traceback.walk_tb(error.__traceback__))
+        if MATHEMATICS not in Path(frames[-1][0].f_code.co_filename).parents:
+            raise
+        chosen = f"objective.kind {settings.objective.kind!r}"
+        if settings.estimator.kind != "reparameterised":
+            chosen += f" with estimator.kind {settings.estimator.kind!r}"
+        raise UserError(f"{settings.domain}, {chosen}: {error}") from error
 
 
 def settle(settings: Settings) -> None:
@@ -305,7 +326,8 @@ class _Job:
         _set_learning_rate(self.optimizer, options, now.fraction)
         seed_everything_at(self.settings.seed, "step", position.step, self.fabric.global_rank)
 
-        loss = self.call()
+        with reasons(self.settings):
+            loss = self.call()
         assert now.result is not None
         numbers = _numbers(now.result)
         _require_finite(numbers, position.step, epoch, self.run)
@@ -347,8 +369,11 @@ class _Job:
         with looking_at(model, derive(settings.seed, "validation")):
             for index in range(len(self.valid)):
                 batch = to_device(self.valid.batch(0, index), self.fabric.device)
-                values.append(float(objective(model.evidence(batch, objective.samples)).value))
-            scores = {settings.objective.kind: sum(values) / len(values)}
+                with reasons(settings):
+                    evidence = model.evidence(batch, objective.samples)
+                    values.append((float(objective(evidence).value), float(elbo_value(evidence))))
+            own, elbo = (sum(column) / len(values) for column in zip(*values, strict=True))
+            scores = {"elbo": elbo, settings.objective.kind: own}
             scores |= self.domain.validate(settings, data, model)
         monitor = settings.training.monitor
         if monitor not in scores:

@@ -15,7 +15,7 @@ from core.runtime.config import Settings
 from core.runtime.engine import build_objective
 from core.runtime.order import derive
 from core.variational import diagnostics
-from core.variational.objectives import ELBO
+from core.variational.objectives import elbo_of
 
 
 def evaluate(
@@ -42,20 +42,19 @@ def evidence_of(config: Settings, model: Model, batches: Sequence[Any]) -> dict[
     The ELBO is the unweighted one, whatever was trained on. For a model with latents also the
     importance-weighted log-likelihood.
     """
-    options = config.objective
-    objective = ELBO(samples=options.samples)
+    options, samples = config.objective, build_objective(config).samples
     losses, sizes, has_latents = [], [], False
     with diagnostics.looking_at(model, derive(config.seed, "evidence")):
         for batch in batches:
-            evidence = model.evidence(batch, objective.samples)
-            losses.append(objective(evidence))
+            evidence = model.evidence(batch, samples)
+            losses.append(elbo_of(evidence))
             sizes.append(next(iter(evidence.log_likelihood.values())).shape[1])
             has_latents = has_latents or len(evidence.latents) > 0
     names = losses[0].terms
     terms = {name: _mean([loss.terms[name] for loss in losses], sizes) for name in names}
     described = {
         "objective": options.kind,
-        "samples": objective.samples,
+        "samples": samples,
         "elbo": _mean([loss.value for loss in losses], sizes),
         "unit": losses[0].unit,
         "bound": losses[0].bound,

@@ -1,14 +1,26 @@
-"""Which sections may stand under a key of the settings, and which of them a ``kind`` means."""
+"""A section of the settings; which of them may stand under a key, and which a ``kind`` means."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from pydantic_core import PydanticUndefined
 
 Sections = Sequence[type[BaseModel]]
+
+
+class Section(BaseModel):
+    """A part of the settings: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        validate_default=True,
+        protected_namespaces=(),
+    )
 
 
 def sections_in(annotation: Any) -> list[type[BaseModel]]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.distributions import Distribution
 
+from core.variational.distributions import stop_gradient
 from core.variational.divergences import elementwise_kl, kl
+from core.variational.estimators import REPARAMETERISED, Estimator
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,35 +24,86 @@ class Latent:
     example holds (nodes, frames, dimensions) is in the event shape. The prior is built from
     already sampled parents, so a closed-form KL given those parents is always valid.
 
+    `Latent.draw` makes one by any estimator; built by hand it is a reparameterised sample.
+
     Args:
         name: The group's name in tables, e.g. ``"z"``.
         value: Samples of shape ``(samples, batch, *event)``.
         posterior: :math:`q(z \mid x)`.
         prior: :math:`p(z \mid \text{parents})`.
+        estimator: How the value was drawn.
+        score: What the estimator adds, see `Draw`.
+        weights: What the estimator adds, see `Draw`.
     """
 
     name: str
     value: Tensor
     posterior: Distribution
     prior: Distribution
+    estimator: Estimator = REPARAMETERISED
+    score: Tensor | None = None
+    weights: Tensor | None = None
+
+    @classmethod
+    def draw(
+        cls,
+        name: str,
+        posterior: Distribution,
+        prior: Distribution | Callable[[Distribution], Distribution],
+        samples: int,
+        estimator: Estimator = REPARAMETERISED,
+    ) -> Latent:
+        """Draw from the posterior.
+
+        Args:
+            name: The group's name.
+            posterior: Of batch shape ``(batch,)``, or ``(samples, batch)`` given parents.
+            prior: A distribution, or a module that makes one to fit the posterior.
+            samples: Draws per example; an estimator that enumerates returns as many as it needs.
+            estimator: How to draw.
+
+        Raises:
+            ValueError: If the estimator cannot draw from this posterior.
+        """
+        drawn = estimator.draw(posterior, samples)
+        held = prior if isinstance(prior, Distribution) else prior(posterior)
+        return cls(name, drawn.value, posterior, held, estimator, drawn.score, drawn.weights)
 
     def log_ratio(self) -> Float[Tensor, "samples batch"]:
-        r"""Return :math:`\log q(z \mid x) - \log p(z)` at the value, in nats per example."""
-        log_posterior = self.posterior.log_prob(self.value)
-        return log_posterior - self.prior.log_prob(self.value)
+        r"""Return :math:`\log q(z \mid x) - \log p(z)` at the value, in nats per example.
+
+        Where the estimator wants it, no gradient reaches the posterior's parameters but through
+        the value.
+
+        Raises:
+            ValueError: If a log-density has another shape than ``(samples, batch)``.
+        """
+        density = self.posterior
+        if self.estimator.holds_density:
+            density = stop_gradient(density)
+        log_posterior = self._shaped(density.log_prob(self.value), "posterior")
+        return log_posterior - self._shaped(self.prior.log_prob(self.value), "prior")
 
     def kl(self) -> Float[Tensor, "samples batch"]:
         """Return the KL divergence from prior to posterior, in nats per example.
 
         Closed form where one is registered, else the one-sample Monte Carlo estimate `log_ratio`;
-        `closed_form` says which.
+        `closed_form` says which. A path-derivative estimator never takes the closed form: its
+        gradient is that of the log-ratio.
         """
-        divergence, _ = kl(self.posterior, self.prior, value=self.value)
-        return divergence.expand(self.value.shape[:2])
+        return self.divergence().expand(self.value.shape[:2])
+
+    def divergence(self) -> Tensor:
+        """Return `kl` in the shape that it has: ``(batch,)`` where no sample comes in."""
+        if self.estimator.holds_density:
+            return self.log_ratio()
+        return kl(self.posterior, self.prior, value=self.value)[0]
 
     @property
     def closed_form(self) -> bool:
         """Whether `kl` is exact given the parents."""
+        if self.estimator.holds_density:
+            return False
         return kl(self.posterior, self.prior, value=self.value)[1]
 
     def kl_per_dimension(self) -> Float[Tensor, "samples batch latent"] | None:
@@ -59,6 +113,15 @@ class Latent:
             return None
         terms = terms.expand(self.value.shape)
         return terms.flatten(2, -2).sum(2) if terms.dim() > 3 else terms
+
+    def _shaped(self, log_prob: Tensor, whose: str) -> Tensor:
+        if log_prob.shape != self.value.shape[:2]:
+            raise ValueError(
+                f"latent {self.name!r}: the log-density of its {whose} has shape "
+                f"{tuple(log_prob.shape)}; it must be (samples, batch) = "
+                f"{tuple(self.value.shape[:2])}; are its event_dims too few?"
+            )
+        return log_prob
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,16 +136,35 @@ class Evidence:
         weights: Training weights of likelihood terms that the model derives from data, such as a
             class balance; terms not named weigh 1. They change the loss and never the reported
             value.
+        observed: Which examples have anything observed; the others are skipped and counted. None
+            if all have.
     """
 
     log_likelihood: Mapping[str, Tensor]
     latents: Sequence[Latent] = ()
     penalties: Mapping[str, Tensor] = field(default_factory=dict)
     weights: Mapping[str, float] = field(default_factory=dict)
+    observed: Bool[Tensor, " batch"] | None = None
 
     def log_joint_ratio(self) -> Float[Tensor, "samples batch"]:
-        r"""Return the log importance weights :math:`\log p(x, z) - \log q(z \mid x)`, in nats."""
+        r"""Return the log importance weights :math:`\log p(x, z) - \log q(z \mid x)`, in nats.
+
+        Draws of unequal weight (an enumeration) have it included, so that the mean of the
+        importance weights over the samples is always the estimate of :math:`p(x)`.
+        """
         total = torch.stack(list(self.log_likelihood.values())).sum(0)
         for latent in self.latents:
             total = total - latent.log_ratio()
-        return total
+        weights = self.sample_weights()
+        return total if weights is None else total + weights.log() + math.log(len(weights))
+
+    def sample_weights(self) -> Float[Tensor, "samples batch"] | None:
+        """Return the weight of each sample, None for equal ones."""
+        weights = [latent.weights for latent in self.latents if latent.weights is not None]
+        if len(weights) > 1:
+            names = [latent.name for latent in self.latents if latent.weights is not None]
+            raise ValueError(
+                f"evidence: latents {names} both come with weights of their samples; at most one "
+                "can be enumerated or taken at points"
+            )
+        return weights[0] if weights else None

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.distributions import Independent, Laplace, Normal
+from torch.distributions import Independent, MultivariateNormal, Normal
 
 from core.variational.distributions import DiagonalNormal
 from core.variational.evidence import Evidence, Latent
@@ -21,6 +21,7 @@ from core.variational.exact import (
     small_two_level,
 )
 from core.variational.objectives import ELBO, IWAE, effective_sample_size
+from core.variational.schedules import Linear
 
 MODELS = pytest.mark.parametrize("build", [small_linear_gaussian, small_two_level])
 
@@ -106,7 +107,7 @@ def test_no_setting_changes_the_reported_value(
     beta: float, warmup: float, free_bits: float, weight: float, fraction: float
 ) -> None:
     given = evidence({"features": weight})
-    objective = ELBO(2, beta, warmup, free_bits, {"edges": weight})
+    objective = ELBO(2, beta, Linear(warmup), free_bits, {"edges": weight})
     loss = objective(given, fraction)
     torch.testing.assert_close(loss.value, plain_elbo(given).detach())
     assert loss.bound == "lower"
@@ -138,7 +139,7 @@ def test_weights_of_the_settings_multiply_those_of_the_evidence() -> None:
 )
 def test_beta_rises_over_the_warmup(fraction: float, expected: float) -> None:
     given = evidence()
-    loss = ELBO(samples=2, beta=4.0, warmup=0.4)(given, fraction)
+    loss = ELBO(samples=2, beta=4.0, schedule=Linear(0.4))(given, fraction)
     assert float(loss.terms["beta"]) == pytest.approx(expected)
     plain = ELBO(samples=2, beta=0.0)(given)
     torch.testing.assert_close(loss.loss - plain.loss, expected * given.latents[0].kl().mean())
@@ -178,12 +179,12 @@ def test_free_bits_leave_a_dimension_below_them_without_a_gradient() -> None:
 def test_free_bits_take_a_group_that_does_not_factorise_as_a_whole() -> None:
     loc = torch.zeros(3, 4)
     posterior = DiagonalNormal(loc, torch.ones(3, 4))
-    prior = Independent(Laplace(loc, torch.ones(3, 4)), 1)
+    prior = MultivariateNormal(loc, 2 * torch.eye(4) + 0.5)
     z = posterior.rsample((2,))
     given = Evidence({"x": torch.zeros(2, 3)}, [Latent("z", z, posterior, prior)])
     loss = ELBO(samples=2, free_bits=100.0)(given)
     assert float(loss.loss) == 100.0
-    torch.testing.assert_close(loss.value, -given.latents[0].log_ratio().mean())
+    torch.testing.assert_close(loss.value, -given.latents[0].kl().mean())
 
 
 def test_free_bits_count_a_latent_dimension_once_for_all_nodes() -> None:
@@ -232,15 +233,6 @@ def test_one_sample_of_iwae_is_the_sampled_elbo() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("setting", "value"),
-    [("beta", 4.0), ("warmup", 0.1), ("free_bits", 0.5), ("weights", {"edges": 2.0})],
-)
-def test_iwae_refuses_what_would_make_it_no_bound(setting: str, value: object) -> None:
-    with pytest.raises(ValueError, match=f"IWAE: {setting}.*use ELBO"):
-        IWAE(samples=5, **{setting: value})
-
-
 def test_iwae_refuses_evidence_that_it_cannot_weigh() -> None:
     with pytest.raises(ValueError, match="no latents"):
         IWAE(samples=1)(Evidence({"image": torch.zeros(1, 2)}))
@@ -257,7 +249,6 @@ def test_iwae_refuses_evidence_that_it_cannot_weigh() -> None:
         {"beta": -1.0},
         {"beta": float("nan")},
         {"free_bits": -0.1},
-        {"warmup": 1.0},
         {"weights": {"edges": -1.0}},
         {"weights": {"edges": float("inf")}},
     ],
