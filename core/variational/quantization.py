@@ -613,7 +613,7 @@ def frequency_table(masses: Tensor, precision: int) -> FrequencyTable:
 
     Example:
         >>> frequency_table(torch.tensor([0.5, 0.5, 0.0]), 4).frequencies
-        array([7, 8, 1])
+        array([8, 7, 1])
     """
     rows = masses.detach().double().cpu().numpy()
     if rows.shape[-1] > 2**precision:
