@@ -1,5 +1,6 @@
 """Objectives: the ELBO and its family, each a function of `Evidence` and nothing else."""
 
+from core.variational.objectives.aggregate import DIP, WAE, BetaTC, InfoVAE
 from core.variational.objectives.base import Bound, Loss, Objective, elbo_of, elbo_value
 from core.variational.objectives.elbo import (
     ELBO,
@@ -29,19 +30,27 @@ OBJECTIVES = {
     "iwae": IWAE,
     "renyi": Renyi,
     "vis": VIS,
+    "info-vae": InfoVAE,
+    "wae": WAE,
+    "beta-tc": BetaTC,
+    "dip": DIP,
 }
 
 __all__ = [
     "CUBO",
+    "DIP",
     "ELBO",
     "IWAE",
     "OBJECTIVES",
     "VIB",
     "VIS",
+    "WAE",
     "AutoGen",
+    "BetaTC",
     "Bound",
     "Capacity",
     "EnergyMAP",
+    "InfoVAE",
     "Loss",
     "MultiBeta",
     "Objective",
