@@ -7,9 +7,11 @@ from torch.distributions import Distribution, Independent, kl_divergence
 
 from core.variational.distributions import (
     DiagonalNormal,
-    as_diagonal_normal,
     check_same_event,
     diagonal_normal_kl_terms,
+    factorwise_kl,
+    independent_dims,
+    sum_of_factors,
 )
 
 
@@ -19,9 +21,10 @@ def kl(
     r"""Return :math:`KL(q \| p)` in nats, and whether it is in closed form.
 
     The registry is torch's (`torch.distributions.register_kl`), asked by calling it: a look-up by
-    class finds pairs (through ``TransformedDistribution``) that then have no formula. Without one,
-    the estimate is :math:`\log q(z) - \log p(z)` at ``value``, unbiased if that was drawn from
-    ``q``.
+    class finds pairs (through ``TransformedDistribution``) that then have no formula. If the pair
+    as it stands has none, its factors are asked: an ``Independent`` of nodes, each with a full
+    covariance, has one against a diagonal normal over nodes and latents. Else the estimate is
+    :math:`\log q(z) - \log p(z)` at ``value``, unbiased if that was drawn from ``q``.
 
     Args:
         posterior: :math:`q`.
@@ -41,21 +44,32 @@ def kl(
         >>> kl(posterior, DiagonalNormal(torch.zeros(1, 2), torch.ones(1, 2)))
         (tensor([1.]), True)
     """
-    try:
-        return kl_divergence(posterior, prior), True
-    except NotImplementedError:
-        if value is None:
-            raise ValueError(
-                f"kl: no closed form for {_name(posterior)} and {_name(prior)}; give samples of "
-                "the posterior as 'value' for a Monte Carlo estimate"
-            ) from None
+    divergence = _closed_form(posterior, prior)
+    if divergence is not None:
+        return divergence, True
+    if value is None:
+        raise ValueError(
+            f"kl: no closed form for {_name(posterior)} and {_name(prior)}; give samples of "
+            "the posterior as 'value' for a Monte Carlo estimate"
+        )
     return posterior.log_prob(value) - prior.log_prob(value), False
+
+
+def _closed_form(posterior: Distribution, prior: Distribution) -> Tensor | None:
+    for attempt in (kl_divergence, sum_of_factors):
+        try:
+            return attempt(posterior, prior)
+        except NotImplementedError:
+            continue
+    return None
 
 
 def elementwise_kl(posterior: Distribution, prior: Distribution) -> Tensor | None:
     """Return the KL of each element of the event, or None for a pair that does not factorise.
 
-    Summed over the event dimensions it is the closed form of `kl`.
+    Both have to be products of univariate distributions with a closed form for each: a
+    `DiagonalNormal` against an ``Independent(Laplace)``, say. Summed over the event dimensions it
+    is the closed form of `kl`.
 
     Returns:
         Nats, of shape ``(*batch, *event)``.
@@ -63,23 +77,16 @@ def elementwise_kl(posterior: Distribution, prior: Distribution) -> Tensor | Non
     Raises:
         ValueError: If the events differ.
     """
+    if isinstance(posterior, DiagonalNormal) and isinstance(prior, DiagonalNormal):
+        return diagonal_normal_kl_terms(posterior, prior)
+    check_same_event(posterior, prior)
+    dims = min(independent_dims(posterior), independent_dims(prior))
+    if dims < len(posterior.event_shape):
+        return None
     try:
-        if isinstance(posterior, DiagonalNormal) or isinstance(prior, DiagonalNormal):
-            return diagonal_normal_kl_terms(
-                as_diagonal_normal(posterior), as_diagonal_normal(prior)
-            )
-        if isinstance(posterior, Independent) and isinstance(prior, Independent):
-            return _elementwise_kl_of_independent(posterior, prior)
+        return factorwise_kl(posterior, prior)
     except NotImplementedError:
         return None
-    return None
-
-
-def _elementwise_kl_of_independent(posterior: Independent, prior: Independent) -> Tensor | None:
-    check_same_event(posterior, prior)
-    if posterior.base_dist.event_shape or prior.base_dist.event_shape:
-        return None
-    return kl_divergence(posterior.base_dist, prior.base_dist)
 
 
 def _name(distribution: Distribution) -> str:

@@ -1,10 +1,18 @@
-"""What the lean distributions share: shapes, sums over an event, and checks."""
+"""What our distributions share: shapes, sums over an event, and the KL factor by factor."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Size, Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import (
+    Distribution,
+    Independent,
+    constraints,
+    kl_divergence,
+    register_kl,
+)
 
 
 def at_least_single(parameter: Tensor) -> Tensor:
@@ -13,10 +21,30 @@ def at_least_single(parameter: Tensor) -> Tensor:
     return parameter.float() if half else parameter
 
 
-class Diagonal(Distribution):
-    """Shapes of a distribution whose last ``event_dims`` dimensions are one event."""
+class Product(Distribution):
+    """A distribution whose last ``event_dims`` dimensions are one event of independent factors.
+
+    A factor is itself over the last ``factor_dims`` of them: 0 for numbers, 1 for vectors.
+    """
 
     event_dims: int
+    factor_dims = 0
+
+    def mapped(self, change: Callable[[Tensor], Tensor], event_dims: int) -> Product:
+        """Return the same family with ``change`` done to every parameter, and those event dims."""
+        raise NotImplementedError
+
+    def expand(self, batch_shape: Size | Sequence[int], _instance: None = None) -> Product:
+        """Return the same distribution with the batch shape given."""
+        batch = len(self._batch_shape)
+        shape = torch.Size(batch_shape)
+        return self.mapped(
+            lambda parameter: parameter.expand(shape + parameter.shape[batch:]), self.event_dims
+        )
+
+
+class Diagonal(Product):
+    """Shapes of a distribution of numbers whose last ``event_dims`` dimensions are one event."""
 
     def __init__(self, shape: Size, event_dims: int) -> None:
         if not 0 <= event_dims <= len(shape):
@@ -45,3 +73,98 @@ class Diagonal(Distribution):
     def support(self) -> constraints.Constraint:
         """The values that it covers."""
         return constraints.independent(constraints.real, self.event_dims)
+
+    def univariate(self) -> Distribution:
+        """Return torch's name for it when no dimension is an event, or itself.
+
+        What torch's registry knows of the univariate families is then known of ours.
+        """
+        return self
+
+
+def check_same_event(posterior: Distribution, prior: Distribution) -> None:
+    """Say so if two distributions are not over the same event.
+
+    Raises:
+        ValueError: If their event shapes differ.
+    """
+    if posterior.event_shape != prior.event_shape:
+        raise ValueError(
+            f"kl: event shapes {tuple(posterior.event_shape)} of the posterior and "
+            f"{tuple(prior.event_shape)} of the prior differ"
+        )
+
+
+def independent_dims(distribution: Distribution) -> int:
+    """Return over how many leading event dimensions it is a product of independent factors."""
+    if isinstance(distribution, Product):
+        return distribution.event_dims - distribution.factor_dims
+    if isinstance(distribution, Independent):
+        return distribution.reinterpreted_batch_ndims + independent_dims(distribution.base_dist)
+    return 0
+
+
+def factors(distribution: Distribution, dims: int) -> Distribution:
+    """Return the distribution of the factors: the first ``dims`` event dimensions become batch.
+
+    Raises:
+        NotImplementedError: If fewer dimensions are independent.
+    """
+    if dims == 0:
+        return distribution
+    if isinstance(distribution, Product):
+        return distribution.mapped(lambda parameter: parameter, distribution.event_dims - dims)
+    if isinstance(distribution, Independent):
+        own = distribution.reinterpreted_batch_ndims
+        if dims < own:
+            return Independent(distribution.base_dist, own - dims, validate_args=False)
+        return factors(distribution.base_dist, dims - own)
+    raise NotImplementedError(f"{type(distribution).__name__} has no independent factors")
+
+
+def factorwise_kl(posterior: Distribution, prior: Distribution) -> Tensor:
+    r"""Return the KL of each factor that both have, in nats.
+
+    .. math:: KL\Big(\prod_j q_j \Big\| \prod_j p_j\Big) = \sum_j KL(q_j \| p_j)
+
+    Returns:
+        Of shape ``(*batch, *factors)``; to be summed over the factors.
+
+    Raises:
+        NotImplementedError: If they share no independent dimension, or the factors have no closed
+            form.
+        ValueError: If they are over different events.
+    """
+    check_same_event(posterior, prior)
+    dims = min(independent_dims(posterior), independent_dims(prior))
+    if dims == 0:
+        raise NotImplementedError("no dimension of the event is independent in both")
+    return kl_divergence(_plain(factors(posterior, dims)), _plain(factors(prior, dims)))
+
+
+def _plain(factor: Distribution) -> Distribution:
+    if isinstance(factor, Diagonal) and factor.event_dims == 0:
+        return factor.univariate()
+    return factor
+
+
+def sum_of_factors(posterior: Distribution, prior: Distribution) -> Tensor:
+    """Return the KL of two products as the sum over the factors that both have, in nats.
+
+    Raises:
+        NotImplementedError: As in `factorwise_kl`.
+        ValueError: If they are over different events.
+    """
+    terms = factorwise_kl(posterior, prior)
+    dims = min(independent_dims(posterior), independent_dims(prior))
+    return terms.flatten(-dims).sum(-1)
+
+
+@register_kl(Product, Independent)
+def _kl_product_independent(posterior: Product, prior: Independent) -> Tensor:
+    return sum_of_factors(posterior, prior)
+
+
+@register_kl(Independent, Product)
+def _kl_independent_product(posterior: Independent, prior: Product) -> Tensor:
+    return sum_of_factors(posterior, prior)

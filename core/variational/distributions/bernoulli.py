@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Size, Tensor
-from torch.distributions import constraints
+from torch.distributions import Bernoulli, constraints, register_kl
 from torch.nn import functional
 
-from core.variational.distributions.base import Diagonal, at_least_single
+from core.variational.distributions.base import Diagonal, at_least_single, check_same_event
 
 
 class LogitsBernoulli(Diagonal):
@@ -61,10 +61,13 @@ class LogitsBernoulli(Diagonal):
         """The variance, element by element."""
         return self.logits.sigmoid() * (-self.logits).sigmoid()
 
-    def expand(self, batch_shape: Size | Sequence[int], _instance: None = None) -> LogitsBernoulli:
-        """Return the same distribution with the batch shape given."""
-        shape = torch.Size(batch_shape) + self._event_shape
-        return LogitsBernoulli(self.logits.expand(shape), self.event_dims)
+    def mapped(self, change: Callable[[Tensor], Tensor], event_dims: int) -> LogitsBernoulli:
+        """Return the same family with ``change`` done to every parameter, and those event dims."""
+        return LogitsBernoulli(change(self.logits), event_dims)
+
+    def univariate(self) -> Bernoulli:
+        """Return torch's name for it when no dimension is an event."""
+        return Bernoulli(logits=self.logits, validate_args=False)
 
     @torch.no_grad()
     def sample(self, sample_shape: Size | Sequence[int] = ()) -> Tensor:
@@ -85,3 +88,11 @@ class LogitsBernoulli(Diagonal):
     def entropy(self) -> Tensor:
         """Return the entropy in nats, of shape ``batch``."""
         return self._sum(functional.softplus(self.logits) - self.logits * self.logits.sigmoid())
+
+
+@register_kl(LogitsBernoulli, LogitsBernoulli)
+def _kl_bernoulli_bernoulli(posterior: LogitsBernoulli, prior: LogitsBernoulli) -> Tensor:
+    check_same_event(posterior, prior)
+    ours, theirs = posterior.logits, prior.logits
+    costs = functional.softplus(theirs) - functional.softplus(ours)
+    return posterior._sum(ours.sigmoid() * (ours - theirs) + costs)

@@ -10,10 +10,16 @@ from torch.distributions import (
     Distribution,
     Independent,
     MixtureSameFamily,
+    RelaxedBernoulli,
+    RelaxedOneHotCategorical,
     TransformedDistribution,
 )
 
-from core.variational.distributions.normal import CentredNormal, DiagonalNormal
+from core.variational.distributions.base import Product
+from core.variational.distributions.normal import CentredNormal
+
+# Torch stores whichever of these was given, and the others once they are asked for.
+ALTERNATIVES = (("logits", "probs"), ("scale_tril", "precision_matrix", "covariance_matrix"))
 
 
 @functools.singledispatch
@@ -23,8 +29,8 @@ def stop_gradient(distribution: Distribution) -> Distribution:
     Its ``log_prob`` still differentiates with respect to the value. That is
     :math:`\log q_{\bar\phi}(z)` of the path-derivative and doubly reparameterised gradients.
 
-    A plain distribution is rebuilt from the parameters that its ``arg_constraints`` name. A
-    composed one registers how: ``@stop_gradient.register``.
+    A plain distribution of torch's is rebuilt from the parameters that its ``arg_constraints``
+    name. A composed one registers how: ``@stop_gradient.register``.
 
     References:
         Roeder et al., "Sticking the Landing", NeurIPS 2017 (arXiv:1703.09194).
@@ -34,12 +40,16 @@ def stop_gradient(distribution: Distribution) -> Distribution:
 
     Example:
         >>> import torch
+        >>> from core.variational.distributions import DiagonalNormal
         >>> loc = torch.zeros(2, requires_grad=True)
         >>> stop_gradient(DiagonalNormal(loc, torch.ones(2))).loc.requires_grad
         False
     """
     stored = vars(distribution)
     names = [name for name in distribution.arg_constraints if name in stored]
+    for alternatives in ALTERNATIVES:
+        surplus = [name for name in alternatives if name in names][1:]
+        names = [name for name in names if name not in surplus]
     if not names:
         raise NotImplementedError(
             f"stop_gradient: {type(distribution).__name__} does not say which of its parameters "
@@ -51,10 +61,8 @@ def stop_gradient(distribution: Distribution) -> Distribution:
 
 
 @stop_gradient.register
-def _(distribution: DiagonalNormal) -> DiagonalNormal:
-    return DiagonalNormal(
-        distribution.loc.detach(), distribution.scale.detach(), distribution.event_dims
-    )
+def _(distribution: Product) -> Product:
+    return distribution.mapped(Tensor.detach, distribution.event_dims)
 
 
 @stop_gradient.register
@@ -82,6 +90,14 @@ def _(distribution: TransformedDistribution) -> TransformedDistribution:
         f"stop_gradient: the transforms of a {type(distribution).__name__} may hold parameters of "
         "their own; register its class with @stop_gradient.register"
     )
+
+
+@stop_gradient.register(RelaxedBernoulli)
+@stop_gradient.register(RelaxedOneHotCategorical)
+def _(distribution: Any) -> Distribution:
+    temperature = _detached(distribution.temperature)
+    logits = distribution.logits.detach()
+    return type(distribution)(temperature, logits=logits, validate_args=False)
 
 
 def _detached(parameter: Any) -> Any:

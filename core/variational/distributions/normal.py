@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Size, Tensor
-from torch.distributions import Distribution, Independent, Normal, constraints, register_kl
+from torch.distributions import Distribution, Normal, constraints, register_kl
 
-from core.variational.distributions.base import Diagonal, at_least_single
+from core.variational.distributions.base import (
+    Diagonal,
+    at_least_single,
+    check_same_event,
+    factors,
+    independent_dims,
+)
 
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
@@ -72,10 +78,13 @@ class DiagonalNormal(Diagonal):
         """The variance, element by element."""
         return self.scale.square()
 
-    def expand(self, batch_shape: Size | Sequence[int], _instance: None = None) -> DiagonalNormal:
-        """Return the same distribution with the batch shape given."""
-        shape = torch.Size(batch_shape) + self._event_shape
-        return DiagonalNormal(self.loc.expand(shape), self.scale.expand(shape), self.event_dims)
+    def mapped(self, change: Callable[[Tensor], Tensor], event_dims: int) -> DiagonalNormal:
+        """Return the same family with ``change`` done to every parameter, and those event dims."""
+        return DiagonalNormal(change(self.loc), change(self.scale), event_dims)
+
+    def univariate(self) -> Normal:
+        """Return torch's name for it when no dimension is an event."""
+        return Normal(self.loc, self.scale, validate_args=False)
 
     def rsample(self, sample_shape: Size | Sequence[int] = ()) -> Tensor:
         r"""Draw :math:`\mu + \sigma \epsilon` of shape ``(*sample, *batch, *event)``."""
@@ -135,19 +144,6 @@ def diagonal_normal_kl_terms(posterior: DiagonalNormal, prior: DiagonalNormal) -
     return 0.5 * (ratio.square() + distance.square() - 1) - ratio.log()
 
 
-def check_same_event(posterior: Distribution, prior: Distribution) -> None:
-    """Say so if two distributions are not over the same event.
-
-    Raises:
-        ValueError: If their event shapes differ.
-    """
-    if posterior.event_shape != prior.event_shape:
-        raise ValueError(
-            f"kl: event shapes {tuple(posterior.event_shape)} of the posterior and "
-            f"{tuple(prior.event_shape)} of the prior differ"
-        )
-
-
 def as_diagonal_normal(distribution: Distribution) -> DiagonalNormal:
     """Return the same distribution as a `DiagonalNormal`.
 
@@ -157,9 +153,14 @@ def as_diagonal_normal(distribution: Distribution) -> DiagonalNormal:
     """
     if isinstance(distribution, DiagonalNormal):
         return distribution
-    if isinstance(distribution, Independent) and type(distribution.base_dist) is Normal:
-        base = distribution.base_dist
-        return DiagonalNormal(base.loc, base.scale, len(distribution.event_shape))
+    dims = independent_dims(distribution)
+    base = factors(distribution, dims)
+    if (
+        dims
+        and not base.event_shape
+        and (type(base) is Normal or isinstance(base, DiagonalNormal))
+    ):
+        return DiagonalNormal(base.loc, base.scale, dims)
     raise NotImplementedError(f"{type(distribution).__name__} is no diagonal normal")
 
 
@@ -175,13 +176,3 @@ def _kl_diagonal_centred(posterior: DiagonalNormal, prior: CentredNormal) -> Ten
     half = 0.5 / prior.number**2
     constant = posterior.event_shape.numel() * (math.log(prior.number) - 0.5)
     return posterior._sum(squares * half - posterior.scale.log()) + constant
-
-
-@register_kl(DiagonalNormal, Independent)
-def _kl_diagonal_independent(posterior: DiagonalNormal, prior: Independent) -> Tensor:
-    return _kl_diagonal_diagonal(posterior, as_diagonal_normal(prior))
-
-
-@register_kl(Independent, DiagonalNormal)
-def _kl_independent_diagonal(posterior: Independent, prior: DiagonalNormal) -> Tensor:
-    return _kl_diagonal_diagonal(as_diagonal_normal(posterior), prior)
