@@ -118,9 +118,11 @@ def tempered_mode(posterior: DiagonalNormal, prior: DiagonalNormal, temperature:
     """
     if temperature == 0:
         return prior.loc.expand_as(posterior.loc)
+    if temperature == 1:
+        return posterior.loc
     excess = temperature**-2 - 1
     weight = 1 / (1 + excess * (posterior.scale / prior.scale).square())
-    return torch.lerp(prior.loc.expand_as(posterior.loc), posterior.loc, weight)
+    return prior.loc + weight * (posterior.loc - prior.loc)
 
 
 def _latents(

@@ -7,6 +7,10 @@ from core.variational.likelihoods.autoregressive import (
 )
 from core.variational.likelihoods.discrete import BernoulliLikelihood, CategoricalLikelihood
 from core.variational.likelihoods.heavy_tailed import LaplaceLikelihood, StudentTLikelihood
+from core.variational.likelihoods.logistic import (
+    DiscretizedLogisticLikelihood,
+    DiscretizedLogisticMixtureLikelihood,
+)
 from core.variational.likelihoods.masked import MaskedLogProb, elements, masked_log_prob
 from core.variational.likelihoods.normal import (
     BatchNormal,
@@ -22,6 +26,8 @@ __all__ = [
     "BatchNormal",
     "BernoulliLikelihood",
     "CategoricalLikelihood",
+    "DiscretizedLogisticLikelihood",
+    "DiscretizedLogisticMixtureLikelihood",
     "FeatureNormal",
     "LaplaceLikelihood",
     "LinearOperatorNormal",

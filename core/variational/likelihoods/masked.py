@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import copy
-import functools
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
-from torch.distributions import Distribution, Independent
+from torch.distributions import Distribution
 
-from core.variational.distributions.base import Diagonal
+from core.variational.distributions.base import factors, independent_dims
 from core.variational.likelihoods.normal import BatchNormal
 
 
@@ -80,31 +78,17 @@ def masked_log_prob(
     return MaskedLogProb(observed, (~mask.flatten(-dims).any(-1)).sum())
 
 
-@functools.singledispatch
 def elements(distribution: Distribution) -> Distribution:
     """Return the distribution of each element of the event by itself.
 
     Raises:
-        ValueError: If the distribution does not say that its elements are independent.
+        ValueError: If its elements are not independent, or do not say so.
     """
-    if distribution.event_shape:
+    dims = len(distribution.event_shape)
+    if independent_dims(distribution) < dims:
         raise ValueError(
             f"masked_log_prob: a {type(distribution).__name__} does not factorise over its event "
             f"of shape {tuple(distribution.event_shape)}; without some entries it has another "
             "density, so integrate them out"
         )
-    return distribution
-
-
-@elements.register
-def _(distribution: Diagonal) -> Distribution:
-    opened = copy.copy(distribution)
-    opened.event_dims = 0
-    opened._batch_shape = distribution.batch_shape + distribution.event_shape
-    opened._event_shape = torch.Size()
-    return opened
-
-
-@elements.register
-def _(distribution: Independent) -> Distribution:
-    return elements(distribution.base_dist)
+    return factors(distribution, dims)

@@ -9,7 +9,7 @@ import torch
 from torch import Size, Tensor, nn
 from torch.distributions import constraints
 
-from core.variational.distributions import DiagonalNormal, stop_gradient
+from core.variational.distributions import DiagonalNormal
 from core.variational.distributions.base import Diagonal, at_least_single
 from core.variational.likelihoods.scale import LocationScale
 
@@ -84,10 +84,9 @@ class BatchNormal(Diagonal):
         """The variance of its samples, element by element."""
         return self.scale.square().expand_as(self.loc)
 
-    def expand(self, batch_shape: Size | Sequence[int], _instance: None = None) -> BatchNormal:
-        """Return the same distribution with the batch shape given."""
-        loc = self.loc.expand(torch.Size(batch_shape) + self._event_shape)
-        return BatchNormal(loc, self.scale, self.floor, self.event_dims, self.observe)
+    def mapped(self, change: Callable[[Tensor], Tensor], event_dims: int) -> BatchNormal:
+        """Return the same family with ``change`` done to every parameter, and those event dims."""
+        return BatchNormal(change(self.loc), self.scale, self.floor, event_dims, self.observe)
 
     def fitted(self, value: Tensor, mask: Tensor | None = None) -> DiagonalNormal:
         """Return the Normal with the scale that makes the values (where the mask is) likeliest."""
@@ -111,17 +110,6 @@ class BatchNormal(Diagonal):
         """Return the log density in nats at the best scale for all these values together."""
         self._check(value)
         return self.fitted(value).log_prob(value)
-
-
-@stop_gradient.register
-def _(distribution: BatchNormal) -> BatchNormal:
-    return BatchNormal(
-        distribution.loc.detach(),
-        distribution.scale.detach(),
-        distribution.floor,
-        distribution.event_dims,
-        distribution.observe,
-    )
 
 
 class SigmaVAELikelihood(nn.Module):

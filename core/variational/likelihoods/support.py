@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import Categorical, Distribution, Independent
 
 from core.variational.distributions import LogitsBernoulli
+from core.variational.distributions.logistic import Gridded
 from core.variational.likelihoods.autoregressive import Autoregressive
 
 
@@ -41,13 +42,13 @@ def check_support(
         ValueError: pixels up to 255; Bernoulli needs values in [0, 1]: divide by 255 or use \
 likelihood.kind 'normal'
     """
-    if isinstance(likelihood, Distribution):
-        likelihood, classes = _kind(likelihood)
     value = value if mask is None else value[mask.expand(value.shape)]
     if value.numel() == 0:
         return
     _check_finite(value, name)
-    if likelihood == "bernoulli":
+    if isinstance(likelihood, Distribution):
+        _check(likelihood, value, name)
+    elif likelihood == "bernoulli":
         _check_unit_interval(value, name)
     elif likelihood == "categorical":
         _check_classes(value, classes, name)
@@ -99,27 +100,47 @@ def _check_classes(value: Tensor, classes: int | None, name: str) -> None:
         )
 
 
+def _check_grid(value: Tensor, distribution: Gridded, name: str) -> None:
+    low, high, bins = distribution.low, distribution.high, distribution.bins
+    index = (value - low) / distribution.step
+    off = (index - index.round()).abs() > 0.01
+    wrong = off | (index < -0.5) | (index > bins - 0.5)
+    if bool(wrong.any()):
+        least, most = float(value.min()), float(value.max())
+        raise ValueError(
+            f"{name} from {least:g} to {most:g}, {int(wrong.sum())} of them off the grid; a "
+            f"discretised logistic here needs the {bins} values from {low:g} to {high:g} in steps "
+            f"of {distribution.step:g}: scale and round them, set its low, high and bins, or use "
+            "likelihood.kind 'normal'"
+        )
+
+
 @functools.singledispatch
-def _kind(distribution: Distribution) -> tuple[str, int | None]:
-    return "real", None
+def _check(distribution: Distribution, value: Tensor, name: str) -> None:
+    """All finite numbers are welcome, unless the distribution's class says otherwise below."""
 
 
-@_kind.register
-def _(distribution: LogitsBernoulli) -> tuple[str, int | None]:
-    return "bernoulli", None
+@_check.register
+def _(distribution: LogitsBernoulli, value: Tensor, name: str) -> None:
+    _check_unit_interval(value, name)
 
 
-@_kind.register
-def _(distribution: Categorical) -> tuple[str, int | None]:
-    return "categorical", distribution.logits.shape[-1]
+@_check.register
+def _(distribution: Categorical, value: Tensor, name: str) -> None:
+    _check_classes(value, distribution.logits.shape[-1], name)
 
 
-@_kind.register
-def _(distribution: Independent) -> tuple[str, int | None]:
-    return _kind(distribution.base_dist)
+@_check.register
+def _(distribution: Gridded, value: Tensor, name: str) -> None:
+    _check_grid(value, distribution, name)
 
 
-@_kind.register
-def _(distribution: Autoregressive) -> tuple[str, int | None]:
+@_check.register
+def _(distribution: Independent, value: Tensor, name: str) -> None:
+    _check(distribution.base_dist, value, name)
+
+
+@_check.register
+def _(distribution: Autoregressive, value: Tensor, name: str) -> None:
     empty = distribution.like.new_zeros(distribution.batch_shape + distribution.event_shape)
-    return _kind(distribution.given(empty))
+    _check(distribution.given(empty), value, name)

@@ -17,6 +17,8 @@ from core.variational.likelihoods import (
     BatchNormal,
     BernoulliLikelihood,
     CategoricalLikelihood,
+    DiscretizedLogisticLikelihood,
+    DiscretizedLogisticMixtureLikelihood,
     LaplaceLikelihood,
     NormalLikelihood,
     PerceptualLikelihood,
@@ -42,6 +44,15 @@ HEADS: dict[str, Callable[[], Any]] = {
     "student-learned": lambda: StudentTLikelihood(
         FEATURES, OUTPUTS, freedom=3.0, learned="predicted", learned_freedom=True
     ),
+    "logistic": lambda: DiscretizedLogisticLikelihood(
+        FEATURES, OUTPUTS, low=-1, high=1, bins=5, scale=0.3
+    ),
+    "logistic-predicted": lambda: DiscretizedLogisticLikelihood(
+        FEATURES, OUTPUTS, low=-1, high=1, bins=5, scale=0.3, learned="predicted"
+    ),
+    "logistic-mixture": lambda: DiscretizedLogisticMixtureLikelihood(
+        FEATURES, OUTPUTS, components=3, low=-1, high=1, bins=5, scale=0.3
+    ),
     "autoregressive": lambda: AutoregressiveLikelihood(FEATURES, (2, 2), 1, channels=3),
     "autoregressive-normal": lambda: AutoregressiveLikelihood(
         FEATURES, (OUTPUTS,), 2, channels=3, elements="normal"
@@ -56,6 +67,8 @@ def data_of(name: str, *batch: int) -> Tensor:
     if name in ("bernoulli", "autoregressive"):
         shape = (2, 2) if name == "autoregressive" else (OUTPUTS,)
         return torch.bernoulli(torch.full((*batch, *shape), 0.5))
+    if name.startswith("logistic"):
+        return torch.randint(0, 5, (*batch, OUTPUTS)) / 2 - 1
     return torch.randn(*batch, OUTPUTS)
 
 
@@ -204,6 +217,9 @@ def test_an_outlier_pulls_less_under_a_student_t_than_under_a_normal() -> None:
         (lambda: NormalLikelihood(3, 2, learned="each"), "per_variable"),
         (lambda: StudentTLikelihood(3, 2, freedom=math.inf), "NormalLikelihood"),
         (lambda: CategoricalLikelihood(3, 2, classes=1), "at least 2"),
+        (lambda: DiscretizedLogisticLikelihood(3, 2, 0, 255, 1, 1.0), "2 bins or more"),
+        (lambda: DiscretizedLogisticMixtureLikelihood(3, 2, 0, 0, 255, 256, 1.0), "components=0"),
+        (lambda: DiscretizedLogisticMixtureLikelihood(3, 2, 2, 5, 5, 256, 1.0), "low below high"),
         (lambda: SigmaVAELikelihood(3, 2, momentum=0.0, floor=0.1), "momentum"),
         (lambda: AutoregressiveLikelihood(3, (2, 2, 2), 1, 4), "dimensions"),
         (lambda: AutoregressiveLikelihood(3, (2, 2), -1, 4), "receptive_field=-1"),
@@ -215,6 +231,44 @@ def test_a_setting_out_of_range_is_refused_with_its_number(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         build()
+
+
+# values on a grid
+
+
+@pytest.mark.parametrize("name", ["logistic", "logistic-predicted", "logistic-mixture"])
+def test_the_probabilities_of_a_grid_sum_to_one(name: str) -> None:
+    distribution = HEADS[name]().double()(torch.randn(7, FEATURES).double())
+    grid = torch.tensor([-1.0, -0.5, 0.0, 0.5, 1.0]).double()
+    values = grid.view(5, 1, 1).expand(5, 7, OUTPUTS)
+    masses = masked_log_prob(distribution, values, torch.tensor([True, False, False, False]))
+    torch.testing.assert_close(masses.log_prob.detach().exp().sum(0), torch.ones(7).double())
+
+
+def test_the_location_of_a_discretised_logistic_is_in_the_units_of_the_data() -> None:
+    likelihood = DiscretizedLogisticLikelihood(1, 3, low=0, high=255, bins=256, scale=4.0)
+    with torch.no_grad():
+        likelihood.head.weight.zero_()
+        likelihood.head.bias.copy_(torch.tensor([-1.0, 0.0, 1.0]))
+    distribution = likelihood(torch.zeros(1, 1))
+    assert distribution.loc.tolist() == [[0.0, 127.5, 255.0]]
+    assert distribution.scale.unique().tolist() == pytest.approx([4.0])
+
+
+def test_a_mixture_learns_two_peaks_that_one_logistic_cannot() -> None:
+    x = torch.where(torch.rand(1000, 1) < 0.5, 2.0, 13.0)
+    found = {}
+    for components in (1, 2):
+        likelihood = DiscretizedLogisticMixtureLikelihood(1, 1, components, 0, 15, 16, scale=2.0)
+        optimizer = torch.optim.Adam(likelihood.parameters(), lr=0.05)
+        for _ in range(200):
+            optimizer.zero_grad()
+            loss = -likelihood(torch.zeros(1, 1)).log_prob(x).mean()
+            loss.backward()
+            optimizer.step()
+        found[components] = float(loss.detach())
+    assert found[2] == pytest.approx(math.log(2), abs=0.02)
+    assert found[1] > 2
 
 
 # σ-VAE
@@ -420,6 +474,9 @@ def test_the_support_is_read_off_a_distribution_too() -> None:
             check_support(HEADS[name]()(features), pixels)
     with pytest.raises(ValueError, match="0 to 4"):
         check_support(HEADS["categorical"]()(features), pixels)
+    for value in (200.0, 0.3):
+        with pytest.raises(ValueError, match=r"8 of them off the grid.*5 values from -1 to 1 in"):
+            check_support(HEADS["logistic-mixture"]()(features), torch.full_like(pixels, value))
 
 
 @pytest.mark.parametrize("name", HEADS)
