@@ -1,8 +1,8 @@
 """How well each latent stands for one known factor of the data: SAP, MIG and DCI.
 
 All of them look at a table of scores, one row a latent and one column a factor. The values of a
-code are compared with the known factors of the same rows, in float64; nothing here is
-differentiated. A ranking of models by any of them needs several seeds (Locatello et al., ICML
+code are compared with the known factors of the same rows, on the CPU in float64; nothing
+here is differentiated. A ranking of models by any of them needs several seeds (Locatello et al., ICML
 2019, arXiv:1811.12359).
 """
 
@@ -78,7 +78,7 @@ def mutual_information_gap(
         >>> mutual_information_gap(torch.tensor([[0.0, 1], [1, 1], [0, 2], [1, 2]]), classes)
         1.0
     """
-    _check(codes, classes)
+    codes, classes = _checked(codes, classes)
     informations = mutual_information(discretise(codes, bins), classes)
     entropies = torch.stack([_entropy(torch.bincount(labels)) for labels in _labels(classes)])
     return float((top_two_gap(informations) / entropies).mean())
@@ -137,7 +137,7 @@ def dci(
         >>> dci(codes, 3 * codes.flip(1), penalty=0.01).disentanglement
         1.0
     """
-    _check(codes, factors)
+    codes, factors = _checked(codes, factors)
     if factors.shape[1] < 2 or not 0 <= penalty < 1:
         raise ValueError(
             f"dci: {factors.shape[1]} factors, penalty={penalty!r}; there must be at least 2 "
@@ -169,7 +169,7 @@ def squared_correlation(
     Raises:
         ValueError: As `sap_score`.
     """
-    _check(codes, factors)
+    codes, factors = _checked(codes, factors)
     product = _standardised(codes).T @ _standardised(factors) / len(codes)
     return product.square().clamp(max=1)
 
@@ -186,11 +186,11 @@ def threshold_accuracy(
     Raises:
         ValueError: As `sap_score`.
     """
-    _check(codes, classes)
+    codes, classes = _checked(codes, classes)
     return torch.stack(
         [
             torch.stack([_best_thresholds(column, labels) for labels in _labels(classes)])
-            for column in codes.double().T
+            for column in codes.T
         ]
     )
 
@@ -247,7 +247,8 @@ def top_two_gap(scores: Float[Tensor, "latent factor"]) -> Float[Tensor, " facto
     return best[0] - best[1]
 
 
-def _check(codes: Tensor, factors: Tensor) -> None:
+def _checked(codes: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both on the CPU, where sums are repeatable, and the codes in float64."""
     shapes = f"codes of shape {tuple(codes.shape)}, factors of shape {tuple(factors.shape)}"
     if codes.dim() != 2 or factors.dim() != 2 or len(codes) != len(factors):
         raise ValueError(f"disentanglement: {shapes}; give (row, latent) and (row, factor)")
@@ -259,6 +260,7 @@ def _check(codes: Tensor, factors: Tensor) -> None:
     still = (factors == factors[0]).all(0).nonzero().flatten().tolist()
     if still:
         raise ValueError(f"disentanglement: factors {still} do not vary; leave them out")
+    return codes.double().cpu(), factors.cpu()
 
 
 def _labels(classes: Tensor) -> list[Tensor]:
