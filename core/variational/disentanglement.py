@@ -1,8 +1,8 @@
 """How well each latent stands for one known factor of the data: SAP, MIG and DCI.
 
 All of them look at a table of scores, one row a latent and one column a factor. The values of a
-code are compared with the known factors of the same rows, on the CPU in float64; nothing
-here is differentiated. A ranking of models by any of them needs several seeds (Locatello et al., ICML
+code are compared with the known factors of the same rows, on the CPU in float64; nothing here is
+differentiated. A ranking of models by any of them needs several seeds (Locatello et al., ICML
 2019, arXiv:1811.12359).
 """
 
