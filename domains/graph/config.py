@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from core.runtime.config import Section, Settings, Training
+from core.runtime.methods import AnyPosterior, AnyPrior, misfit_of_latents
+from core.runtime.methods.latents import DiagonalNormal, StandardNormal
 
 Fraction = Annotated[float, Field(gt=0, lt=0.5)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
@@ -175,6 +177,8 @@ class Config(Settings):
     domain: Literal["graph"] = "graph"
     data: Data = Data()
     model: Model = CosineVGAE()
+    posterior: AnyPosterior = DiagonalNormal()
+    prior: AnyPrior = StandardNormal()
     training: GraphTraining = GraphTraining()
 
     @model_validator(mode="after")
@@ -185,6 +189,46 @@ class Config(Settings):
                 "set negatives to 1 or more, or leave neighbours out"
             )
         return self
+
+    @model_validator(mode="after")
+    def _latents_fit_the_nodes(self) -> Config:
+        reason = _refused(self.model.kind, self.posterior.kind, self.prior.kind)
+        reason = reason or misfit_of_latents(self.posterior, self.prior)
+        if reason is not None:
+            raise ValueError(reason)
+        return self
+
+
+OPEN_POSTERIOR = ("vgae", "linear-vgae")
+VECTORS = (
+    "diagonal-normal", "low-rank-normal", "full-normal", "mixture", "flow", "von-mises-fisher",
+    "power-spherical", "delta",
+)  # fmt: skip
+NO_PRIOR = {
+    "linear-dynamics": "nodes have no order in time",
+    "conditional-normal": "nothing is known of a node that the encoder does not see",
+    "class-conditional": "links are predicted without labels",
+    "codebook": "a node's latent is a vector, not a code",
+}
+
+
+def _refused(model: str, posterior: str, prior: str) -> str | None:
+    """Why nodes of this model cannot have this posterior or prior, or None where they can."""
+    if model == "gae" and (posterior, prior) != ("diagonal-normal", "standard-normal"):
+        return "model.kind 'gae' has no noise, so no posterior or prior; use model.kind 'vgae'"
+    if posterior not in VECTORS:
+        return (
+            f"posterior.kind {posterior!r}: links are inner products of real vectors; use one of "
+            f"{', '.join(VECTORS)}"
+        )
+    if posterior != "diagonal-normal" and model not in OPEN_POSTERIOR:
+        return (
+            f"posterior.kind {posterior!r}: model.kind {model!r} makes mean and scale of its "
+            "posterior itself; use 'diagonal-normal', or model.kind 'vgae' or 'linear-vgae'"
+        )
+    if prior in NO_PRIOR:
+        return f"prior.kind {prior!r}: {NO_PRIOR[prior]}; use 'mixture', 'vampprior' or 'flow'"
+    return None
 
 
 def resolve(config: Config, nodes: int) -> tuple[Config, str]:

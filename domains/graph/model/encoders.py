@@ -1,7 +1,8 @@
-"""Encoders: a graph in, a location and a scale for each node's latent out."""
+"""Encoders: a graph in, the posterior of each node's latent out."""
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Protocol
@@ -9,13 +10,16 @@ from typing import Protocol
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.distributions import Distribution
 from torch.nn import functional
 
+from core.variational.distributions import DiagonalNormal
+from core.variational.posteriors import Posterior
 from domains.graph.data import Graph
 from domains.graph.model.features import FeatureScaling
 from domains.graph.model.propagation import Adjacency, full_precision
 
-Moments = tuple[Float[Tensor, "node latent"], Float[Tensor, "node latent"] | None]
+Latents = Distribution | Float[Tensor, "node latent"]
 
 
 class Encoder(Protocol):
@@ -23,8 +27,11 @@ class Encoder(Protocol):
 
     latent: int
 
-    def __call__(self, graph: Graph, adjacency: Adjacency) -> Moments:
-        """Location and scale of each node's latent; no scale for a deterministic one."""
+    def __call__(self, graph: Graph, adjacency: Adjacency, apart: bool = False) -> Latents:
+        """The posterior of all nodes, or the latents of a deterministic encoder.
+
+        Its batch shape is ``(1,)``, or ``(node,)`` if the nodes are examples ``apart``.
+        """
         ...
 
 
@@ -96,7 +103,8 @@ class GCN(nn.Module):
     .. math:: \mu = \hat A \operatorname{ReLU}(\hat A X W_0) W_\mu, \quad
         \log \sigma = \hat A \operatorname{ReLU}(\hat A X W_0) W_\sigma
 
-    No bias, no dropout, Glorot's initial weights.
+    Other posteriors take other raw parameters than these two in the same place. No bias, no
+    dropout, Glorot's initial weights.
 
     References:
         Kipf & Welling, "Variational Graph Auto-Encoders", 2016, section 2 (arXiv:1611.07308).
@@ -104,21 +112,23 @@ class GCN(nn.Module):
     Args:
         project: The first layer.
         latent: Width of the latent.
-        stochastic: Whether a scale is learned.
+        posterior: What makes a distribution of the raw parameters; None for the latents
+            themselves.
     """
 
-    def __init__(self, project: Projection, latent: int, stochastic: bool) -> None:
+    def __init__(self, project: Projection, latent: int, posterior: Posterior | None) -> None:
         super().__init__()
-        self.project, self.latent = project, latent
-        hidden = project.weight.shape[1]
-        self.weight = nn.Parameter(torch.empty(hidden, latent * (1 + stochastic)))
+        self.project, self.latent, self.posterior = project, latent, posterior
+        size = latent if posterior is None else posterior.size
+        self.weight = nn.Parameter(torch.empty(project.weight.shape[1], size))
         for part in self.weight.data.split(latent, dim=1):
             nn.init.xavier_uniform_(part)
 
-    def forward(self, graph: Graph, adjacency: Adjacency) -> Moments:
-        """Location and scale of each node's latent."""
+    def forward(self, graph: Graph, adjacency: Adjacency, apart: bool = False) -> Latents:
+        """The posterior of the latents, or the latents."""
         h = functional.relu(adjacency.propagate(self.project(graph)))
-        return _split(adjacency.propagate(h @ self.weight), self.latent)
+        raw = adjacency.propagate(h @ self.weight)
+        return raw if self.posterior is None else _of_nodes(self.posterior, raw, apart)
 
 
 class LinearGCN(nn.Module):
@@ -129,16 +139,18 @@ class LinearGCN(nn.Module):
         2019, eq. 6 (arXiv:1910.00942).
 
     Args:
-        project: The map to twice the latent.
+        project: The map to the posterior's raw parameters.
+        latent: Width of the latent.
+        posterior: What makes a distribution of them.
     """
 
-    def __init__(self, project: Projection) -> None:
+    def __init__(self, project: Projection, latent: int, posterior: Posterior) -> None:
         super().__init__()
-        self.project, self.latent = project, project.weight.shape[1] // 2
+        self.project, self.latent, self.posterior = project, latent, posterior
 
-    def forward(self, graph: Graph, adjacency: Adjacency) -> Moments:
-        """Location and scale of each node's latent."""
-        return _split(adjacency.propagate(self.project(graph)), self.latent)
+    def forward(self, graph: Graph, adjacency: Adjacency, apart: bool = False) -> Latents:
+        """The posterior of the latents."""
+        return _of_nodes(self.posterior, adjacency.propagate(self.project(graph)), apart)
 
 
 class NormalisedGCN(nn.Module):
@@ -161,11 +173,12 @@ class NormalisedGCN(nn.Module):
         super().__init__()
         self.project, self.latent, self.length = project, project.weight.shape[1] // 2, length
 
-    def forward(self, graph: Graph, adjacency: Adjacency) -> Moments:
-        """Location and scale of each node's latent."""
+    def forward(self, graph: Graph, adjacency: Adjacency, apart: bool = False) -> Latents:
+        """The posterior of the latents."""
         h, log_scale = self.project(graph).split(self.latent, dim=1)
         h = self.length * functional.normalize(h, dim=-1)
-        return _split(adjacency.propagate(torch.cat([h, log_scale], dim=1)), self.latent)
+        loc, log_scale = adjacency.propagate(torch.cat([h, log_scale], dim=1)).chunk(2, dim=1)
+        return _normal_of_nodes(loc, log_scale.exp(), apart)
 
 
 class HopEncoder(nn.Module):
@@ -203,8 +216,8 @@ class HopEncoder(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.log_scale = nn.Parameter(torch.full((self.latent,), math.log(noise)))
 
-    def forward(self, graph: Graph, adjacency: Adjacency) -> Moments:
-        """Location and scale of each node's latent: channels, then hops, then dimensions."""
+    def forward(self, graph: Graph, adjacency: Adjacency, apart: bool = False) -> Latents:
+        """The posterior of the latents: channels, then hops, then dimensions."""
         parts = []
         for projection in self.projections:
             h = functional.normalize(self.dropout(projection(graph)), dim=-1)
@@ -213,9 +226,16 @@ class HopEncoder(nn.Module):
                 if hop in self.hops:
                     parts.append(functional.normalize(h, dim=-1))
         loc = math.sqrt(self.width) * torch.cat(parts, dim=-1)
-        return loc, self.log_scale.exp().expand_as(loc)
+        return _normal_of_nodes(loc, self.log_scale.exp().expand_as(loc), apart)
 
 
-def _split(h: Tensor, latent: int) -> Moments:
-    loc, log_scale = h[:, :latent], h[:, latent:]
-    return loc, log_scale.exp() if log_scale.shape[1] else None
+def _of_nodes(posterior: Posterior, raw: Tensor, apart: bool) -> Distribution:
+    if not apart:
+        return posterior(raw[None])
+    single = copy.copy(posterior)
+    single.event_dims = 1
+    return single(raw)
+
+
+def _normal_of_nodes(loc: Tensor, scale: Tensor, apart: bool) -> DiagonalNormal:
+    return DiagonalNormal(loc, scale) if apart else DiagonalNormal(loc[None], scale[None], 2)

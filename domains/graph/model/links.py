@@ -9,10 +9,16 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.distributions import Distribution
 from torch.nn import functional
 
-from core.variational.distributions import DiagonalNormal
+from core.runtime import methods
+from core.runtime.errors import UserError
+from core.runtime.methods import latents
+from core.variational.diagnostics import own_random_stream
+from core.variational.estimators import REPARAMETERISED, Estimator
 from core.variational.evidence import Evidence, Latent
+from core.variational.posteriors import Posterior
 from core.variational.priors import StandardNormal
 from domains.graph.config import GAE, VGAE, VGNAE, Config, CosineVGAE, LinearVGAE
 from domains.graph.data import Dataset, Graph, load
@@ -21,12 +27,15 @@ from domains.graph.model.encoders import (
     GCN,
     HiddenProjection,
     HopEncoder,
+    Latents,
     LinearGCN,
     NormalisedGCN,
     Projection,
 )
 from domains.graph.model.features import FeatureScaling, chosen
 from domains.graph.model.propagation import Adjacency
+
+MEAN_DRAWS = 256
 
 
 class LinkModel(nn.Module):
@@ -49,34 +58,48 @@ class LinkModel(nn.Module):
     (CiteSeer has many) and is worth 2 to 3 points of AUC there.
 
     Args:
-        encoder: Graph → location and scale of each node's latent.
+        encoder: Graph → posterior of each node's latent.
         decoder: Latents → logits of pairs.
         self_links: Whether each node is drawn to a link with itself.
+        estimator: How latents are drawn, and so how gradients reach the encoder.
     """
 
-    def __init__(self, encoder: nn.Module, decoder: Decoder, self_links: bool) -> None:
+    encoder: Any
+    prior: nn.Module
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: Decoder,
+        self_links: bool,
+        estimator: Estimator = REPARAMETERISED,
+    ) -> None:
         super().__init__()
         self.encoder, self.decoder, self.prior = encoder, decoder, StandardNormal()
-        self.self_links = self_links
+        self.self_links, self.estimator = self_links, estimator
 
-    def encode(self, graph: Graph) -> tuple[Tensor, Tensor | None, Adjacency]:
-        """Location and scale of each node's latent, and the adjacency they came from."""
+    def encode(self, graph: Graph) -> tuple[Latents, Adjacency]:
+        """The posterior of all nodes (or their latents), and the adjacency it came from."""
         dtype = next(self.parameters()).dtype
         adjacency = Adjacency(graph.messages, len(graph.nodes), dtype)
-        loc, scale = self.encoder(graph, adjacency)
-        return loc, scale, adjacency
+        return self.encoder(graph, adjacency), adjacency
+
+    def encode_lone_nodes(self, features: Float[Tensor, "node feature"]) -> Distribution:
+        """The posterior of nodes that have features and no links, one node an example."""
+        nodes = torch.arange(len(features), device=features.device)
+        none = nodes.new_zeros((2, 0))
+        graph = Graph(features, none, none, None, 0, 0, nodes, len(nodes))
+        return self.encoder(graph, Adjacency(none, len(nodes), features.dtype), apart=True)
 
     def evidence(self, batch: Graph, samples: int = 1) -> Evidence:
         """What the model says about a graph, from ``samples`` posterior draws."""
-        loc, scale, adjacency = self.encode(batch)
+        encoded, adjacency = self.encode(batch)
         latents = []
-        if scale is None:
-            z = loc.expand(samples, *loc.shape)
+        if isinstance(encoded, Tensor):
+            z = encoded.expand(samples, *encoded.shape)
         else:
-            posterior = DiagonalNormal(loc[None], scale[None], event_dims=2)
-            value = posterior.rsample((samples,))
-            latents = [Latent("z", value, posterior, self.prior(posterior))]
-            z = value[:, 0]
+            latents = [Latent.draw("z", encoded, self.prior, samples, self.estimator)]
+            z = latents[0].value[:, 0]
         share = len(batch.nodes) / batch.total_nodes
         terms = {
             "edges": share * self.edges(z, adjacency, batch),
@@ -127,19 +150,20 @@ class LinkModel(nn.Module):
     @torch.no_grad()
     def embed(self, graph: Graph) -> Float[Tensor, "node latent"]:
         """The posterior mean of each node."""
-        return self.encode(graph)[0]
+        return _mean(self.encode(graph)[0])
 
     @torch.no_grad()
     def score(self, graph: Graph, pairs: Int[Tensor, "2 pair"]) -> np.ndarray:
         """Logits of some pairs at the posterior means, in float64."""
-        loc, _, adjacency = self.encode(graph)
-        return self.decoder.logits(loc[None], adjacency, pairs)[0].double().cpu().numpy()
+        encoded, adjacency = self.encode(graph)
+        z = _mean(encoded)[None]
+        return self.decoder.logits(z, adjacency, pairs)[0].double().cpu().numpy()
 
     @torch.no_grad()
     def score_rows(self, graph: Graph, sources: Int[Tensor, " source"]) -> np.ndarray:
         """Logits of some nodes with every node, in float64; in memory sources × nodes."""
-        loc, _, adjacency = self.encode(graph)
-        z = loc[None]
+        encoded, adjacency = self.encode(graph)
+        z = _mean(encoded)[None]
         parts = sources.split(self.decoder.rows_at_once(z))
         rows = [self.decoder.rows(z, adjacency, part)[0].cpu() for part in parts]
         return torch.cat(rows).double().numpy()
@@ -153,13 +177,55 @@ def _linked(graph: Graph) -> Tensor:
     return torch.stack([numbers // len(graph.nodes), numbers % len(graph.nodes)])
 
 
+def _mean(encoded: Latents) -> Float[Tensor, "node latent"]:
+    """The mean of each node's latent; of draws from a stream of its own if it has no formula."""
+    if isinstance(encoded, Tensor):
+        return encoded
+    try:
+        return encoded.mean[0]
+    except NotImplementedError:
+        with own_random_stream(0):
+            return encoded.sample(torch.Size((MEAN_DRAWS,))).mean(0)[0]
+
+
 def build(config: Config, folder: Path) -> LinkModel:
-    """A new, initialised model for the prepared graph."""
-    return assemble(config.model, load(folder))
+    """A new, initialised model for the prepared graph.
+
+    Raises:
+        UserError: If the model cannot have the posterior or the prior.
+    """
+    dataset = load(folder)
+    model = assemble(config.model, dataset, config.posterior)
+    model.estimator = methods.build_estimator(config.estimator)
+    model.prior = methods.build_prior(
+        config.prior, model.encoder.latent, pseudo=lambda count: _pseudo(model, dataset, count)
+    )
+    return model
 
 
-def assemble(model: Any, dataset: Dataset) -> LinkModel:
-    """A new, initialised model of one of the kinds for a graph."""
+def _pseudo(model: LinkModel, dataset: Dataset, count: int) -> tuple[Tensor, Any]:
+    """Where the pseudo-nodes of a VampPrior start, and how they are encoded."""
+    if dataset.features is None:
+        raise UserError(
+            "prior.kind 'vampprior': its pseudo-nodes are made of features and this graph has "
+            "none; use prior.kind 'mixture'"
+        )
+    rows = torch.randint(dataset.features.shape[0], (count,))
+    chosen: Any = dataset.features[rows.numpy()]
+    dense = chosen.toarray() if hasattr(chosen, "toarray") else chosen
+    return torch.as_tensor(np.asarray(dense)).float(), model.encode_lone_nodes
+
+
+def assemble(model: Any, dataset: Dataset, posterior: Any = None) -> LinkModel:
+    """A new, initialised model of one of the kinds for a graph.
+
+    Args:
+        model: The section of its settings.
+        dataset: The graph.
+        posterior: The section of its posterior, for the kinds that leave it open; None for the
+            diagonal Normal.
+    """
+    posterior = posterior or latents.DiagonalNormal()
     nodes = len(dataset.names)
     scaling = None
     if dataset.features is not None:
@@ -167,9 +233,11 @@ def assemble(model: Any, dataset: Dataset) -> LinkModel:
     match model:
         case VGAE() | GAE():
             project = Projection(scaling, nodes, model.hidden)
-            encoder = GCN(project, model.latent, stochastic=model.kind == "vgae")
+            family = _family(posterior, model.latent) if model.kind == "vgae" else None
+            encoder = GCN(project, model.latent, family)
         case LinearVGAE():
-            encoder = LinearGCN(Projection(scaling, nodes, 2 * model.latent))
+            family = _family(posterior, model.latent)
+            encoder = LinearGCN(Projection(scaling, nodes, family.size), model.latent, family)
         case VGNAE():
             project = Projection(scaling, nodes, 2 * model.latent, bias=scaling is not None)
             encoder = NormalisedGCN(project, model.length)
@@ -178,6 +246,10 @@ def assemble(model: Any, dataset: Dataset) -> LinkModel:
         case _:
             raise ValueError(f"no model of kind {model.kind!r}")
     return LinkModel(encoder, InnerProduct(), model.self_links)
+
+
+def _family(posterior: Any, latent: int) -> Posterior:
+    return methods.build_posterior(posterior, None, latent, event_dims=2)
 
 
 def _cosine(model: CosineVGAE, scaling: FeatureScaling | None, nodes: int) -> LinkModel:

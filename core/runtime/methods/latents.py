@@ -1,0 +1,224 @@
+"""What latents are like: posteriors, priors and likelihoods, as settings have them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from core.runtime.sections import Section
+
+FlowKind = Literal[
+    "nice", "realnvp", "nsf", "iaf", "maf", "iaf-nsf", "maf-nsf", "planar", "radial", "sylvester",
+    "householder",
+]  # fmt: skip
+Hidden = Annotated[
+    tuple[PositiveInt, ...], Field(description="widths of the networks inside the flow")
+]
+
+
+class DiagonalNormal(Section):
+    """Independent Normal dimensions."""
+
+    kind: Literal["diagonal-normal"] = "diagonal-normal"
+
+
+class LowRankNormal(Section):
+    """A Normal with a covariance of low rank and a diagonal."""
+
+    kind: Literal["low-rank-normal"] = "low-rank-normal"
+    rank: PositiveInt = Field(default=2, description="columns beside the diagonal")
+
+
+class FullNormal(Section):
+    """A Normal with any covariance."""
+
+    kind: Literal["full-normal"] = "full-normal"
+
+
+class Mixture(Section):
+    """A mixture of diagonal Normals."""
+
+    kind: Literal["mixture"] = "mixture"
+    components: PositiveInt = Field(default=4, description="how many Normals")
+    floor: PositiveFloat = Field(
+        default=0.1, description="least scale of a component, in units of the mixture's spread"
+    )
+
+
+class Flow(Section):
+    """A diagonal Normal bent by a normalising flow."""
+
+    kind: Literal["flow"] = "flow"
+    flow: FlowKind = Field(default="realnvp", description="which kind of layer")
+    layers: PositiveInt = Field(default=4, description="how many layers")
+    hidden: Hidden = (32,)
+
+
+class VonMisesFisher(Section):
+    """A bump on the sphere."""
+
+    kind: Literal["von-mises-fisher"] = "von-mises-fisher"
+
+
+class PowerSpherical(Section):
+    """A bump on the sphere that is cheap to draw from."""
+
+    kind: Literal["power-spherical"] = "power-spherical"
+
+
+class Delta(Section):
+    """One point: no noise."""
+
+    kind: Literal["delta"] = "delta"
+
+
+class Categorical(Section):
+    """One of several codes."""
+
+    kind: Literal["categorical"] = "categorical"
+    variables: PositiveInt = Field(default=1, description="how many such variables")
+
+
+class GumbelSoftmax(Section):
+    """One of several codes, relaxed so that it can be differentiated."""
+
+    kind: Literal["gumbel-softmax"] = "gumbel-softmax"
+    temperature: PositiveFloat = Field(default=0.67, description="0 is the code itself")
+    variables: PositiveInt = Field(default=1, description="how many such variables")
+
+
+class Uniform(Section):
+    """A unit interval around the mean: rounding, as training sees it."""
+
+    kind: Literal["uniform"] = "uniform"
+
+
+AnyPosterior = Annotated[
+    DiagonalNormal
+    | LowRankNormal
+    | FullNormal
+    | Mixture
+    | Flow
+    | VonMisesFisher
+    | PowerSpherical
+    | Delta
+    | Categorical
+    | GumbelSoftmax
+    | Uniform,
+    Field(discriminator="kind"),
+]
+
+
+class StandardNormal(Section):
+    """Mean 0 and one scale, nothing learned."""
+
+    kind: Literal["standard-normal"] = "standard-normal"
+    scale: PositiveFloat = Field(default=1.0, description="standard deviation")
+
+
+class LearnedNormal(Section):
+    """A Normal whose mean and scales are learned."""
+
+    kind: Literal["learned-normal"] = "learned-normal"
+
+
+class MixtureOfNormals(Section):
+    """A mixture of learned Normals."""
+
+    kind: Literal["mixture"] = "mixture"
+    components: PositiveInt = Field(default=16, description="how many Normals")
+
+
+class VampPrior(Section):
+    """A mixture of the posteriors of learned pseudo-inputs."""
+
+    kind: Literal["vampprior"] = "vampprior"
+    components: PositiveInt = Field(default=16, description="how many pseudo-inputs")
+    learned_weights: bool = Field(default=False, description="whether their weights are learned")
+
+
+class FlowPrior(Section):
+    """A standard Normal bent by a normalising flow."""
+
+    kind: Literal["flow"] = "flow"
+    flow: FlowKind = Field(default="maf", description="which kind of layer")
+    layers: PositiveInt = Field(default=2, description="how many layers")
+    hidden: Hidden = (32,)
+
+
+class AutoregressivePrior(Section):
+    """Each dimension Normal given those before it."""
+
+    kind: Literal["autoregressive"] = "autoregressive"
+    hidden: Hidden = (32,)
+
+
+class SphericalUniform(Section):
+    """Every direction alike."""
+
+    kind: Literal["spherical-uniform"] = "spherical-uniform"
+
+
+class ConditionalNormal(Section):
+    """A Normal that a network makes from what is known of the example."""
+
+    kind: Literal["conditional-normal"] = "conditional-normal"
+
+
+class ClassConditionalNormal(Section):
+    """A Normal for each class: a generative classifier of the latents."""
+
+    kind: Literal["class-conditional"] = "class-conditional"
+    shared_scale: bool = Field(default=True, description="whether all classes share their scales")
+
+
+class LinearDynamics(Section):
+    """A sequence under linear dynamics."""
+
+    kind: Literal["linear-dynamics"] = "linear-dynamics"
+
+
+class Codebook(Section):
+    """Codes with equal or learned probabilities."""
+
+    kind: Literal["codebook"] = "codebook"
+    learned_weights: bool = Field(default=False, description="whether they are learned")
+
+
+AnyPrior = Annotated[
+    StandardNormal
+    | LearnedNormal
+    | MixtureOfNormals
+    | VampPrior
+    | FlowPrior
+    | AutoregressivePrior
+    | SphericalUniform
+    | ConditionalNormal
+    | ClassConditionalNormal
+    | LinearDynamics
+    | Codebook,
+    Field(discriminator="kind"),
+]
+
+SPHERES = ("von-mises-fisher", "power-spherical")
+CODES = ("categorical", "gumbel-softmax")
+
+
+def misfit_of_latents(posterior: Any, prior: Any) -> str | None:
+    """Return why this posterior cannot be held against this prior, or None where it can."""
+    q, p = posterior.kind, prior.kind
+    for kinds, needed, place in (
+        (SPHERES, "spherical-uniform", "on a sphere"),
+        (CODES, "codebook", "over codes"),
+    ):
+        if (q in kinds) != (p == needed):
+            wrong = (
+                f"prior.kind to {needed!r}" if q in kinds else f"posterior.kind to {kinds[0]!r}"
+            )
+            whose, other = ("posterior", "prior") if q in kinds else ("prior", "posterior")
+            kind, against = (q, p) if q in kinds else (p, q)
+            return (
+                f"{whose}.kind {kind!r} is {place}, {other}.kind {against!r} is not; set {wrong}"
+            )
+    return None
