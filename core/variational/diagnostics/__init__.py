@@ -54,7 +54,7 @@ from core.variational.diagnostics.likelihood import (
     importance_weighted_log_likelihood,
     log_importance_weights,
 )
-from core.variational.diagnostics.looking import looking_at, own_random_stream
+from core.variational.diagnostics.looking import looking_at, own_random_stream, seed_for
 from core.variational.diagnostics.pareto import fit_generalised_pareto, pareto_k
 from core.variational.diagnostics.rate_distortion import RateDistortion, rate_distortion
 
@@ -104,4 +104,5 @@ __all__ = [
     "probability_integral",
     "quadratic_gradient_variance",
     "rate_distortion",
+    "seed_for",
 ]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from core.contract import Model
 from core.variational.diagnostics.estimate import Unavailable
-from core.variational.diagnostics.looking import own_random_stream
+from core.variational.diagnostics.looking import own_random_stream, seed_for
 from core.variational.diagnostics.rows import LatentRows, latent_rows
 
 RELABELLINGS = 199
@@ -159,7 +159,7 @@ def energy_test(
     if min(n, len(reference)) < 4:
         raise ValueError(f"energy_test: {n} and {len(reference)} rows; each needs at least 4")
     value = energy_distance(sample, reference)
-    with own_random_stream(seed):
+    with own_random_stream(seed_for(seed, "relabellings")):
         pooled = _null(torch.cat([sample, reference]), n, relabellings)
         half = len(reference) // 2
         # The spread of a degenerate U-statistic falls with the size, and its mean is 0.

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from core.variational.diagnostics.estimate import Estimate, Unavailable, share_estimate
-from core.variational.diagnostics.looking import own_random_stream
+from core.variational.diagnostics.looking import own_random_stream, seed_for
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 
@@ -123,7 +123,7 @@ def likelihood_coverage(
         draws: Values at least for each datum.
         seed: Seed of the draws.
     """
-    with torch.no_grad(), own_random_stream(seed):
+    with torch.no_grad(), own_random_stream(seed_for(seed, "coverage")):
         latents = max(1, likelihood.batch_shape[0] if likelihood.batch_shape else 1)
         repeats = -(-draws // latents)
         values = likelihood.sample(torch.Size([repeats])).flatten(0, 1)
@@ -167,7 +167,7 @@ def calibration_error(
     order = p.argsort(stable=True)
     p, y = p[order], y[order]
     index = torch.arange(len(p)) * bins // len(p)
-    with own_random_stream(seed):
+    with own_random_stream(seed_for(seed, "floor")):
         drawn = (torch.rand(resamples, len(p), dtype=torch.float64) < p).double()
     floors = _error(p, drawn, index, bins)
     counts = torch.bincount(index, minlength=bins)

@@ -32,7 +32,7 @@ from core.variational.diagnostics.likelihood import (
     importance_weighted,
     log_importance_weights,
 )
-from core.variational.diagnostics.looking import looking_at
+from core.variational.diagnostics.looking import looking_at, seed_for
 from core.variational.diagnostics.pareto import FEWEST_IN_TAIL, TOO_HEAVY, pareto_k
 from core.variational.diagnostics.rate_distortion import RateDistortion, rate_distortion
 from core.variational.diagnostics.rows import first_batches, latent_rows, seen
@@ -185,35 +185,28 @@ def diagnose(
     chosen = first_batches(batches, model, examples, seed)
     if not chosen:
         raise ValueError("diagnose: no batches; there must be at least one")
-    use = latent_use(model, chosen, threshold, seed)
-    groups = latent_rows(model, chosen, rows, seed) if use else {}
-    with looking_at(model, seed):
-        latents = {
-            name: LatentDiagnosis(
-                dimensions=len(each.variance),
-                active_units=_active_units(each, threshold),
-                threshold=threshold,
-                variance_of_mean=each.variance.tolist(),
-                kl_per_dimension=_sorted_kl(each),
-                information=information_of(groups[name]),
-                aggregated=aggregated_of(groups[name], seed),
-            )
-            for name, each in use.items()
-        }
-    split = rate_distortion(model, chosen, dimensions=dimensions, seed=seed)
+    split = rate_distortion(
+        model, chosen, dimensions=dimensions, seed=seed_for(seed, "rate and distortion")
+    )
+    latents = _latents(model, chosen, rows, threshold, seed)
+    made = generated_loss(model, chosen, examples, seed=seed_for(seed, "generated loss"))
+    known = split.distortion.n if isinstance(split.distortion, Estimate) else 0
+    if not latents:
+        none = Unavailable(NO_LATENTS)
+        return Diagnosis(known, seed, split, none, latents, none, none, made)
     return Diagnosis(
-        examples=split.distortion.n if isinstance(split.distortion, Estimate) else 0,
+        examples=known,
         seed=seed,
         rate_distortion=split,
-        importance=_importance(model, chosen, samples, chunk, seed) if use else _no_latents(),
+        importance=_importance(model, chosen, samples, chunk, seed_for(seed, "importance")),
         latents=latents,
-        collapse=predicted_collapse(model, chosen, beta, observed, seed=seed)
-        if use
-        else _no_latents(),
-        gradients=gradient_noise(model, chosen[0], loss or _elbo, loss_samples, draws, seed)
-        if use
-        else _no_latents(),
-        generated=generated_loss(model, chosen, examples, seed=seed),
+        collapse=predicted_collapse(
+            model, chosen, beta, observed, seed=seed_for(seed, "collapse")
+        ),
+        gradients=gradient_noise(
+            model, chosen[0], loss or _elbo, loss_samples, draws, seed_for(seed, "gradients")
+        ),
+        generated=made,
     )
 
 
@@ -233,6 +226,26 @@ def k_hat_histogram(k: Tensor, edges: Sequence[float] = K_HAT_EDGES) -> Histogra
         int((known >= edges[-1]).sum()),
         len(k) - len(known),
     )
+
+
+def _latents(
+    model: Model, batches: Sequence[Any], rows: int, threshold: float, seed: int
+) -> dict[str, LatentDiagnosis]:
+    use = latent_use(model, batches, threshold, seed_for(seed, "latent use"))
+    groups = latent_rows(model, batches, rows, seed_for(seed, "rows")) if use else {}
+    with looking_at(model, seed):
+        return {
+            name: LatentDiagnosis(
+                dimensions=len(each.variance),
+                active_units=_active_units(each, threshold),
+                threshold=threshold,
+                variance_of_mean=each.variance.tolist(),
+                kl_per_dimension=_sorted_kl(each),
+                information=information_of(groups[name]),
+                aggregated=aggregated_of(groups[name], seed),
+            )
+            for name, each in use.items()
+        }
 
 
 def _importance(
@@ -278,10 +291,6 @@ def _sorted_kl(use: LatentUse) -> list[float] | Unavailable:
     if use.kl is None:
         return Unavailable("the KL of this posterior and prior does not split by dimension")
     return use.kl.sort(descending=True).values.tolist()
-
-
-def _no_latents() -> Unavailable:
-    return Unavailable(NO_LATENTS)
 
 
 def _elbo(evidence: Evidence) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,6 +17,7 @@ from core.variational.evidence import Evidence
 
 Structure = Literal["diagonal", "triangular", "full"]
 ALL = "all"
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -113,11 +113,12 @@ def noise_of(products: Float[Tensor, "draw draw"], parameters: int) -> GradientN
     signals = (total - 2 * rows + diagonal - (diagonal.sum() - diagonal)) / (kept * (kept - 1))
     signal = (total - diagonal.sum()) / (draws * kept)
     variance = diagonal.mean() - signal
-    ratios = _ratio(signals, squares - signals)
     return GradientNoise(
         _jackknife(signal, signals),
         _jackknife(variance, squares - signals),
-        _jackknife(_ratio(signal, variance), ratios),
+        Unavailable("the gradient has no noise")
+        if variance <= ROUNDING * diagonal.mean()
+        else _jackknife(_ratio(signal, variance), _ratio(signals, squares - signals)),
         parameters,
     )
 
@@ -197,11 +198,7 @@ def _ratio(signal: Tensor, variance: Tensor) -> Tensor:
     return (signal.clamp(min=0) / variance.clamp(min=tiny)).sqrt()
 
 
-def _jackknife(value: Tensor, left_out: Tensor) -> Estimate | Unavailable:
-    number = float(value)
-    # A gradient without noise: the ratio overflows.
-    if not math.isfinite(number) or number > 1e100:
-        return Unavailable("the gradient has no noise")
+def _jackknife(value: Tensor, left_out: Tensor) -> Estimate:
     n = len(left_out)
     error = float((left_out - left_out.mean()).square().sum() * (n - 1) / n) ** 0.5
-    return around(number, error, n)
+    return around(float(value), error, n)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 
@@ -37,10 +37,10 @@ class LatentRows:
         prior_value: A draw from the prior of each row, or why there is none.
     """
 
-    value: Float[Tensor, "row latent"]
+    value: Shaped[Tensor, "row latent"]
     posterior: tuple[Distribution, ...]
     prior: tuple[Distribution, ...] | Unavailable
-    prior_value: Float[Tensor, "row latent"] | Unavailable
+    prior_value: Shaped[Tensor, "row latent"] | Unavailable
 
 
 def latent_rows(
@@ -68,7 +68,7 @@ def latent_rows(
 
 
 def log_densities(
-    distributions: Iterable[Distribution], value: Float[Tensor, "draw latent"]
+    distributions: Iterable[Distribution], value: Shaped[Tensor, "draw latent"]
 ) -> Float[Tensor, "draw row"]:
     """Return the log-density of every value under every row, in nats and float64.
 

@@ -5,13 +5,23 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.distributions import Independent, Laplace
+from torch.distributions import (
+    Distribution,
+    Independent,
+    OneHotCategorical,
+    StudentT,
+    TransformedDistribution,
+)
+from torch.distributions.transforms import AffineTransform
 
 from core.variational.diagnostics import (
     active_units,
+    bound_against_samples,
     importance_weighted_log_likelihood,
     latent_use,
+    log_importance_weights,
 )
+from core.variational.diagnostics.estimate import Estimate, t_quantile
 from core.variational.distributions import DiagonalNormal
 from core.variational.evidence import Evidence, Latent
 from core.variational.exact import Exact, small_linear_gaussian, small_two_level
@@ -21,9 +31,9 @@ from core.variational.likelihoods import NormalLikelihood
 class Identity(nn.Module):
     """The posterior mean is ``strength`` times the data; dropout tells if it is evaluating."""
 
-    def __init__(self, strength: float, event_dims: int = 1, laplace: bool = False) -> None:
+    def __init__(self, strength: float, event_dims: int = 1, student: bool = False) -> None:
         super().__init__()
-        self.strength, self.event_dims, self.laplace = strength, event_dims, laplace
+        self.strength, self.event_dims, self.student = strength, event_dims, student
         self.dropout = nn.Dropout(0.5)
         self.likelihood = NormalLikelihood(3, 3)
         self.asked: list[int] = []
@@ -34,8 +44,8 @@ class Identity(nn.Module):
         ones = torch.ones_like(loc)
         posterior = DiagonalNormal(loc, ones, self.event_dims)
         prior = (
-            Independent(Laplace(0 * loc, ones), self.event_dims)
-            if self.laplace
+            Independent(StudentT(3.0, 0 * loc, ones), self.event_dims)
+            if self.student
             else DiagonalNormal(0 * loc, ones, self.event_dims)
         )
         z = posterior.rsample((samples,))
@@ -99,7 +109,7 @@ def test_the_kl_by_dimension_is_the_mean_over_examples() -> None:
 
 
 def test_a_pair_that_does_not_factorise_has_no_kl_by_dimension() -> None:
-    assert latent_use(Identity(1.0, laplace=True), [torch.randn(8, 3)])["z"].kl is None
+    assert latent_use(Identity(1.0, student=True), [torch.randn(8, 3)])["z"].kl is None
 
 
 def test_the_nodes_of_a_graph_are_the_data_of_its_units() -> None:
@@ -128,6 +138,84 @@ def test_a_model_without_latents_uses_none() -> None:
 def test_active_units_are_the_columns_that_vary() -> None:
     means = torch.randn(100, 4) * torch.tensor([1.0, 0.2, 0.05, 0.0])
     assert active_units(means) == 2
+
+
+class Given(nn.Module):
+    """A model whose posterior and prior are whatever the test makes of the batch."""
+
+    def __init__(self, posterior: Callable[[Tensor], Distribution]) -> None:
+        super().__init__()
+        self.posterior = posterior
+        self.observed: Tensor | None = None
+
+    def evidence(self, batch: Tensor, samples: int = 1) -> Evidence:
+        posterior = self.posterior(batch)
+        z = posterior.sample(torch.Size([samples]))
+        latent = Latent("z", z, posterior, posterior)
+        return Evidence({"x": torch.zeros(z.shape[:2])}, [latent], observed=self.observed)
+
+
+def test_a_posterior_without_a_formula_for_its_mean_is_averaged_over_draws() -> None:
+    def flow(x: Tensor) -> Distribution:
+        base = DiagonalNormal(x, torch.tensor(0.5))
+        return TransformedDistribution(base, [AffineTransform(1.0, 2.0, event_dim=1)])
+
+    x = torch.randn(50, 2) * torch.tensor([1.0, 0.0])
+    use = latent_use(Given(flow), [x])["z"]
+    expected = (1 + 2 * x).double().var(0)
+    # A mean of 1,000 draws of variance 1 adds 0.001.
+    torch.testing.assert_close(use.variance, expected + 0.001, rtol=0.05, atol=5e-4)
+    assert use.active.tolist() == [True, False]
+
+
+def test_a_discrete_latent_has_active_units() -> None:
+    def posterior(x: Tensor) -> Distribution:
+        return OneHotCategorical(logits=x)
+
+    use = latent_use(Given(posterior), [torch.randn(50, 3)])["z"]
+    assert use.active_units == 3
+
+
+def test_examples_of_which_nothing_is_observed_do_not_count() -> None:
+    model = Given(lambda x: DiagonalNormal(x, torch.ones(())))
+    x = torch.randn(20, 3)
+    x[10:] = 100.0
+    model.observed = torch.arange(20) < 10
+    use = latent_use(model, [x])["z"]
+    torch.testing.assert_close(use.variance, x[:10].double().var(0))
+    assert use.rows == 10
+
+
+def test_s058_the_bound_grows_with_the_samples_towards_the_log_likelihood() -> None:
+    model = small_linear_gaussian(stretch=1.5, shift=0.5)
+    x = model.sample(64)
+    curve = bound_against_samples(log_importance_weights(model, x, samples=2000))
+    assert [point.samples for point in curve] == [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000]
+    values = [point.bound.value for point in curve if isinstance(point.bound, Estimate)]
+    assert values[:7] == sorted(values[:7])
+    exact = float(model.log_evidence(x).mean())
+    assert values[0] < exact - 0.1
+    assert values[-1] == pytest.approx(exact, abs=0.01)
+
+
+def test_the_first_point_of_the_curve_is_the_elbo() -> None:
+    model = small_linear_gaussian(stretch=1.5)
+    weights = log_importance_weights(model, model.sample(10), samples=100)
+    first = bound_against_samples(weights, [1])[0].bound
+    assert isinstance(first, Estimate)
+    assert first.value == pytest.approx(float(weights.mean()))
+
+
+@pytest.mark.parametrize("size", [0, 11])
+def test_a_bound_of_more_samples_than_there_are_is_refused(size: int) -> None:
+    with pytest.raises(ValueError, match=f"a size of {size} with 10 draws"):
+        bound_against_samples(torch.zeros(10, 3), [size])
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 3, 4, 5, 10, 30, 1000])
+def test_students_quantile_is_that_of_scipy(degrees: int) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    assert t_quantile(degrees) == pytest.approx(stats.t.ppf(0.975, degrees), rel=2e-3)
 
 
 LOOKS: list[Callable[[nn.Module, Tensor], object]] = [
