@@ -222,10 +222,5 @@ def test_s018_digits_with_half_their_pixels_come_back_better_than_by_total_varia
     found = plug_and_play(
         fidelity, [model.level], model.decode, best, [0.9], iterations=300, tolerance=1e-3
     )
-    print(
-        psnr_db(found.x, truth),
-        [psnr_db(b, truth) for b in baselines],
-        found.converged.float().mean(),
-    )
     assert psnr_db(found.x, truth) > psnr_db(best, truth) + 1
     assert float(found.converged.float().mean()) > 0.95
