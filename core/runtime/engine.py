@@ -34,6 +34,7 @@ from core.runtime.folder import say, write_atomic
 from core.runtime.order import derive, seed_everything_at
 from core.runtime.progress import Progress
 from core.variational.diagnostics import looking_at
+from core.variational.evidence import Evidence
 from core.variational.objectives import Loss, Objective, elbo_value
 from core.variational.schedules import learning_rate_factor
 
@@ -124,6 +125,22 @@ def reasons(settings: Settings) -> Iterator[None]:
         if settings.estimator.kind != "reparameterised":
             chosen += f" with estimator.kind {settings.estimator.kind!r}"
         raise UserError(f"{settings.domain}, {chosen}: {error}") from error
+
+
+def require_estimator(evidence: Evidence, settings: Settings) -> None:
+    """Say so if a model draws its latents in its own way whatever the settings ask for.
+
+    Raises:
+        UserError: If no latent was drawn by the estimator of the settings.
+    """
+    drawn = {latent.name: latent.estimator.kind for latent in evidence.latents}
+    asked = settings.estimator.kind
+    if drawn and asked not in drawn.values():
+        listed = ", ".join(f"{name}: {kind}" for name, kind in drawn.items())
+        raise UserError(
+            f"estimator.kind {asked!r}: this model draws its latents itself ({listed}); leave "
+            "estimator out"
+        )
 
 
 def settle(settings: Settings) -> None:
@@ -371,6 +388,7 @@ class _Job:
                 batch = to_device(self.valid.batch(0, index), self.fabric.device)
                 with reasons(settings):
                     evidence = model.evidence(batch, objective.samples)
+                    require_estimator(evidence, settings)
                     values.append((float(objective(evidence).value), float(elbo_value(evidence))))
             own, elbo = (sum(column) / len(values) for column in zip(*values, strict=True))
             scores = {"elbo": elbo, settings.objective.kind: own}

@@ -18,6 +18,8 @@ from core.variational.objectives.base import (
     batch_mean,
     check_evidence,
     check_settings,
+    scalar,
+    times,
     total,
     weights_of,
 )
@@ -32,6 +34,7 @@ class IWAE:
     ``value`` is this bound in nats, and ``loss`` its negative. With reparameterised samples the
     gradient of the posterior gets noisier with :math:`K` (Rainforth et al. 2018,
     arXiv:1802.04537); estimator ``dreg`` mends it. An enumerated latent makes it exact.
+    Weights that come with the evidence (a class balance) enter the loss and never the value.
     The terms ``kl/<latent>`` are plain means of :math:`\log q - \log p`, and
     ``effective_sample_size`` is :math:`1 / \sum_k \tilde w_k^2`, between 1 and :math:`K`.
 
@@ -42,8 +45,7 @@ class IWAE:
         samples: Posterior draws for each example :math:`K`.
 
     Raises:
-        ValueError: If the evidence has no latents, another number of samples or weights of its
-            own.
+        ValueError: If the evidence has no latents or another number of samples.
     """
 
     samples: int
@@ -54,8 +56,8 @@ class IWAE:
     def __call__(self, evidence: Evidence, fraction: float = 1.0) -> Loss:
         """Return the bound; the fraction of the training changes nothing."""
         check_multi_sample(evidence, self)
-        log_weights, terms = _log_weights(evidence)
-        value = batch_mean(_log_mean_exp(log_weights), evidence)
+        log_weights, honest, terms = _log_weights(evidence)
+        value = batch_mean(_log_mean_exp(honest), evidence)
         if any(latent.estimator.doubly for latent in evidence.latents):
             loss = _doubly_reparameterised(log_weights, evidence)
         else:
@@ -98,8 +100,8 @@ class Renyi:
         """Return the bound; the fraction of the training changes nothing."""
         check_multi_sample(evidence, self)
         _refuse_doubly(evidence, self)
-        log_weights, terms = _log_weights(evidence)
-        value = batch_mean(self.of(log_weights), evidence)
+        log_weights, honest, terms = _log_weights(evidence)
+        value = batch_mean(self.of(honest), evidence)
         loss = _with_scores(log_weights, self.of, evidence)
         bound = "lower" if self.alpha >= 0 else "none"
         return _penalised(loss, value.detach(), evidence, terms, bound)
@@ -146,8 +148,8 @@ class CUBO:
         """Return the bound as loss and value; the fraction of the training changes nothing."""
         check_multi_sample(evidence, self)
         _refuse_doubly(evidence, self)
-        log_weights, terms = _log_weights(evidence)
-        value = batch_mean(self.of(log_weights), evidence)
+        log_weights, honest, terms = _log_weights(evidence)
+        value = batch_mean(self.of(honest), evidence)
         loss = -_with_scores(log_weights, self.of, evidence)
         return _penalised(loss, value.detach(), evidence, terms, "upper")
 
@@ -197,13 +199,13 @@ class VIS:
                     f"{latent.estimator.kind!r}; its draws must carry no gradient: set "
                     "estimator.kind to 'score'"
                 )
-        log_weights, terms = _log_weights(evidence)
+        log_weights, honest, terms = _log_weights(evidence)
         held = log_weights.detach()
         proposal = total([latent.posterior.log_prob(latent.value) for latent in evidence.latents])
         joint = log_weights + proposal  # the log q inside the weights cancels
         gain = torch.softmax(held, 0) * joint + torch.softmax(self.order * held, 0) * proposal
-        value = batch_mean(_log_mean_exp(held), evidence)
-        terms["cubo"] = batch_mean(_log_mean_exp(self.order * held) / self.order, evidence)
+        value = batch_mean(_log_mean_exp(honest), evidence)
+        terms["cubo"] = batch_mean(CUBO(self.samples, max(self.order, 1)).of(honest), evidence)
         return _penalised(batch_mean(-gain.sum(0), evidence), value, evidence, terms, "lower")
 
 
@@ -229,7 +231,7 @@ def check_multi_sample(evidence: Evidence, who: IWAE | Renyi | CUBO | VIS) -> No
     """Say so if evidence cannot be importance-weighted.
 
     Raises:
-        ValueError: If it has no latents, other samples than asked for, or weights of its own.
+        ValueError: If it has no latents, or other samples than asked for.
     """
     name = type(who).__name__
     shape = check_evidence(evidence, "multi-sample", name)
@@ -237,10 +239,6 @@ def check_multi_sample(evidence: Evidence, who: IWAE | Renyi | CUBO | VIS) -> No
         raise ValueError(f"{name}: the evidence has no latents to weight; use ELBO")
     if evidence.sample_weights() is None and shape[0] != who.samples:
         raise ValueError(f"{name}: {shape[0]} samples in the evidence, expected {who.samples}")
-    weights = weights_of(evidence, {})
-    refused = {term: weight for term, weight in weights.items() if weight != 1}
-    if refused:
-        raise ValueError(f"{name}: weights are {refused}; only 1 makes a bound, use ELBO")
     unfit = [latent.estimator.kind for latent in evidence.latents if _quadrature(latent.estimator)]
     if unfit:
         raise ValueError(f"{name}: the points of {unfit[0]!r} are no importance samples; use ELBO")
@@ -250,21 +248,31 @@ def _quadrature(estimator: object) -> bool:
     return not getattr(estimator, "unbiased_for", True)
 
 
-def _log_weights(evidence: Evidence) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the log importance weights, and what is reported of them."""
+def _log_weights(evidence: Evidence) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Return the log importance weights to train on, the honest ones, and what is reported.
+
+    They differ where the evidence weighs its likelihood terms. The honest ones have no gradient.
+    """
     ratios = {latent.name: latent.log_ratio() for latent in evidence.latents}
-    log_weights = total([*evidence.log_likelihood.values()]) - total([*ratios.values()])
+    likelihoods, applied = evidence.log_likelihood, weights_of(evidence, {})
+    ratio = total([*ratios.values()])
+    weighted = [times(term, applied.get(name, 1.0)) for name, term in likelihoods.items()]
+    log_weights = total(weighted) - ratio
+    honest = log_weights.detach()
+    if any(weight != 1 for weight in applied.values()):
+        honest = (total([*likelihoods.values()]) - ratio).detach()
     terms = {
         f"log_likelihood/{name}": batch_mean(term.detach(), evidence)
         for name, term in evidence.log_likelihood.items()
     }
     terms |= {f"kl/{name}": batch_mean(ratio.detach(), evidence) for name, ratio in ratios.items()}
+    terms |= {f"weight/{n}": scalar(ratio, w) for n, w in applied.items() if w != 1}
     weights = evidence.sample_weights()
     if weights is not None:
-        log_weights = log_weights + weights.log() + math.log(len(weights))
-    size = effective_sample_size(log_weights.detach())
-    terms["effective_sample_size"] = batch_mean(size, evidence)
-    return log_weights, terms
+        share = weights.log() + math.log(len(weights))
+        log_weights, honest = log_weights + share, honest + share.detach()
+    terms["effective_sample_size"] = batch_mean(effective_sample_size(honest), evidence)
+    return log_weights, honest, terms
 
 
 def _log_mean_exp(log_weights: Tensor) -> Tensor:
