@@ -485,13 +485,16 @@ def test_smoothing_is_adding_the_information_of_the_measurements() -> None:
 
 
 def test_moments_first_seen_without_gradients_have_them_later() -> None:
-    leaf = normal(4, 2, 2).requires_grad_()
-    path = GaussMarkov(leaf, normal(5, 2), tril(5, 2, 2))
-    with torch.no_grad():
-        assert path.mean.isfinite().all()
-    kl_divergence(path, chain(batch=())).backward()
-    assert leaf.grad is not None
-    assert leaf.grad.abs().sum() > 0
+    gradients = []
+    for look_first in (False, True):
+        leaf = normal(4, 2, 2).requires_grad_()
+        path = GaussMarkov(leaf, normal(5, 2), tril(5, 2, 2))
+        if look_first:
+            with torch.no_grad():
+                assert path.log_prob(path.mean).isfinite()
+        divergence = kl_divergence(path, chain(batch=()))
+        gradients.append(torch.autograd.grad(divergence, leaf)[0])
+    assert torch.equal(*gradients)
 
 
 def test_a_chain_of_half_precision_is_single() -> None:
@@ -761,6 +764,19 @@ def test_s024_masked_points_are_imputed_as_by_the_rts_smoother(spectrum: str) ->
     close(q.covariance_matrix, smoothed.covariance)
 
 
+def test_s024_gradient_of_the_exact_elbo_is_that_of_log_p() -> None:
+    """The posterior shares the prior's parameters, and at the optimum that costs nothing."""
+    model, steps = LinearModel(), irregular()
+    model.solve()
+    space = model.space(steps, 6)
+    x = space.observe(space.dynamics.rsample()).detach() + 0.3  # away from the model's own data
+    parameters = list(model.prior.parameters())
+    ours = torch.autograd.grad(-model.elbo(x, steps), parameters)
+    exact = kalman_filter(model.space(steps, 6), x, steps.observed).log_likelihood.mean()
+    for gradient, expected in zip(ours, torch.autograd.grad(exact, parameters), strict=True):
+        close(gradient, expected, atol=1e-8)
+
+
 @pytest.mark.slow
 def test_s024_training_the_recognition_reaches_log_p() -> None:
     model, steps = LinearModel(), irregular()
@@ -791,6 +807,20 @@ def test_structured_posterior_shares_the_prior_and_does_not_own_it() -> None:
     twin = copy.deepcopy(model)
     assert twin.posterior.dynamics is twin.prior
     assert twin.prior is not model.prior
+
+
+@pytest.mark.parametrize("kind", ["structured", "free"])
+def test_posterior_of_half_precision_features_has_a_single_precision_kl(kind: str) -> None:
+    prior = dynamics().float()
+    posterior = GaussMarkovPosterior(6, prior) if kind == "structured" else MarkovPosterior(6, 4)
+    x = normal(3, 6, 6).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        q = posterior(x)
+        divergence = kl_divergence(q, prior(q))
+    expected = kl_divergence(posterior(x), prior(q))
+    assert divergence.dtype == q.rsample().dtype == torch.float32
+    # Only the head ran in bfloat16, whose numbers have three digits.
+    torch.testing.assert_close(divergence, expected, rtol=0.03, atol=0.03)
 
 
 def test_free_chain_starts_factorised_and_reaches_an_exact_posterior() -> None:
@@ -833,15 +863,15 @@ class Features(nn.Module):
         self.head = nn.Linear(6, 8)
 
     def forward(self, features: Tensor, context: Steps) -> DiagonalNormal:
-        assert context.present is not None
-        features = torch.where(context.present[..., None], features, 0.0)
+        if context.present is not None:
+            features = torch.where(context.present[..., None], features, 0.0)
         loc, log_scale = self.head(features).chunk(2, -1)
         return DiagonalNormal(loc, log_scale.exp(), event_dims=2)
 
 
 def paths_and_rollout(kind: str) -> tuple[nn.Module, Callable[[Tensor, Steps, int], Latent]]:
     torch.manual_seed(3)
-    prior = dynamics()
+    prior = dynamics("stable", stationary=False)
     if kind == "rollout":
         posterior, after = nn.Linear(10, 8).double(), nn.Linear(4, 8).double()
 
@@ -880,6 +910,7 @@ def test_padding_changes_neither_value_nor_gradient(kind: str) -> None:
         torch.manual_seed(0)
         data = torch.where(steps.present[..., None], x, filler)
         latent = latent_of(data, steps, 2)
+        assert (latent.value[:, ~steps.present] == 0).all()  # a decoder over time sees no noise
         likelihood = DiagonalNormal(emission(latent.value), torch.ones(()), 0)
         evidence = sequence_evidence(data, [latent], likelihood, steps.present)
         both = ELBO(samples=2)(evidence).loss + evidence.log_joint_ratio().sum()
@@ -900,6 +931,38 @@ def test_padded_sequences_have_the_kl_of_the_sequences_alone(kind: str) -> None:
         whole = Steps(present=torch.ones(1, length, dtype=torch.bool))
         alone = latent_of(x[example, None, :length], whole, 1).kl()[0, 0]
         close(together[example], alone)
+
+
+@pytest.mark.parametrize("kind", ["factorised", "structured", "free", "rollout"])
+def test_an_example_of_padding_alone_costs_nothing(kind: str) -> None:
+    modules, latent_of = paths_and_rollout(kind)
+    nothing = Steps(present=torch.zeros(3, 6, dtype=torch.bool))
+    latent = latent_of(normal(3, 6, 6), nothing, 2)
+    assert (latent.kl() == 0).all()
+    assert (latent.log_ratio() == 0).all()
+    total = (latent.kl() + latent.log_ratio()).sum()
+    gradients = torch.autograd.grad(total, list(modules.parameters()), allow_unused=True)
+    assert all(gradient is None or (gradient == 0).all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("kind", ["factorised", "structured", "free"])
+def test_times_of_padding_may_be_anything(kind: str) -> None:
+    modules, latent_of = paths_and_rollout(kind)
+    present, x = padded().present, normal(3, 6, 6)
+    assert present is not None
+    times = normal(3, 6, seed=1).exp().cumsum(-1)
+    results = []
+    for filler in (0.0, math.nan):
+        steps = Steps(times=torch.where(present, times, filler), present=present)
+        divergence = latent_of(x, steps, 1).kl().sum()
+        results.append([divergence, *torch.autograd.grad(divergence, list(modules.parameters()))])
+    alone = [
+        latent_of(x[at, None, :length], Steps(times=times[at, None, :length]), 1).kl().sum()
+        for at, length in enumerate((6, 4, 1))
+    ]
+    close(results[0][0], torch.stack(alone).sum())
+    for first, second in zip(*results, strict=True):
+        assert torch.equal(first, second)
 
 
 @pytest.mark.parametrize("kind", ["factorised", "structured", "free"])

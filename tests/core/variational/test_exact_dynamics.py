@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal, kl_divergence
 
-from core.variational.dynamics import dense, sequential_kalman_filter, sequential_rts_smoother
+from core.variational.distributions import DiagonalNormal, stop_gradient
+from core.variational.dynamics import (
+    GaussMarkov,
+    dense,
+    sequential_kalman_filter,
+    sequential_rts_smoother,
+)
 from core.variational.exact import LinearDynamicalSystem, small_dynamics
 from core.variational.objectives import ELBO, IWAE
 
@@ -57,6 +63,25 @@ def test_exact_posterior_makes_the_elbo_log_p_and_the_weights_constant(gaps: boo
     assert log_weights.var(0).max() < 1e-10
     assert (log_weights - exact).abs().max() < 1e-6
     assert (IWAE(64)(model.evidence(x, 64)).value - exact.mean()).abs() < 1e-6
+
+
+def test_path_gradient_of_an_exact_posterior_is_zero_at_every_draw() -> None:
+    """Invariant 7: log p(x, z) - log q(z) is constant in z, so nothing flows along the path."""
+    model = small_dynamics()
+    x = model.sample(4)
+    exact = model.exact_posterior(x)
+    leaves = [
+        each.detach().requires_grad_()
+        for each in (exact.transition, exact.offset, exact.scale_tril)
+    ]
+    path = GaussMarkov(*leaves)
+    z = path.rsample((16,))
+    joint = DiagonalNormal(z @ model.emission.T + model.offset, model.scale, 2).log_prob(x)
+    ratios = joint + model.prior.log_prob(z) - stop_gradient(path).log_prob(z)
+    for gradient in torch.autograd.grad(ratios.sum(), leaves):
+        assert gradient.abs().max() < 1e-9
+    plain = torch.autograd.grad(path.log_prob(path.rsample((16,))).sum(), leaves[2])[0]
+    assert plain.abs().max() > 1  # what is left out is not zero
 
 
 def test_gap_of_a_bent_posterior_is_its_divergence_from_the_exact_one() -> None:
