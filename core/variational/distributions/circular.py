@@ -10,7 +10,7 @@ from torch import Size, Tensor
 from torch.distributions import VonMises, constraints, register_kl
 
 from core.variational.distributions.base import Diagonal, at_least_single
-from core.variational.distributions.bessel import bessel_ratio, log_bessel
+from core.variational.distributions.bessel import log_bessel, log_bessel_and_ratio
 from core.variational.distributions.normal import HALF_LOG_TWO_PI
 
 TERMS = 3  # on each side; the crossover makes it enough in float64
@@ -138,10 +138,11 @@ def _kl_von_mises_von_mises(posterior: VonMises, prior: VonMises) -> Tensor:
         + A(\kappa_q) \left(\kappa_q - \kappa_p \cos(\mu_q - \mu_p)\right), \quad A = I_1 / I_0
     """
     ours, theirs = posterior.concentration.double(), prior.concentration.double()
-    length = ours * bessel_ratio(0, ours)
+    scaled, ratio = log_bessel_and_ratio(0, ours)
+    length = ours * ratio
     versine = 2 * ((posterior.loc - prior.loc).double() / 2).sin().square()
     terms = (ours - theirs) * (length - 1) + theirs * length * versine
-    return (terms + log_bessel(0, theirs) - log_bessel(0, ours)).to(posterior.loc)
+    return (terms + log_bessel(0, theirs) - scaled).to(posterior.loc)
 
 
 @register_kl(WrappedNormal, VonMises)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from typing import Any
 
 from torch import Tensor
@@ -45,8 +46,7 @@ def stop_gradient(distribution: Distribution) -> Distribution:
         >>> stop_gradient(DiagonalNormal(loc, torch.ones(2))).loc.requires_grad
         False
     """
-    stored = vars(distribution)
-    names = [name for name in distribution.arg_constraints if name in stored]
+    names = [name for name in distribution.arg_constraints if _is_stored(distribution, name)]
     for alternatives in ALTERNATIVES:
         surplus = [name for name in alternatives if name in names][1:]
         names = [name for name in names if name not in surplus]
@@ -55,7 +55,7 @@ def stop_gradient(distribution: Distribution) -> Distribution:
             f"stop_gradient: {type(distribution).__name__} does not say which of its parameters "
             "it was built from; register it with @stop_gradient.register"
         )
-    parameters = {name: _detached(stored[name]) for name in names}
+    parameters = {name: _detached(getattr(distribution, name)) for name in names}
     rebuild: Any = type(distribution)
     return rebuild(**parameters, validate_args=False)
 
@@ -98,6 +98,12 @@ def _(distribution: Any) -> Distribution:
     temperature = _detached(distribution.temperature)
     logits = distribution.logits.detach()
     return type(distribution)(temperature, logits=logits, validate_args=False)
+
+
+def _is_stored(distribution: Distribution, name: str) -> bool:
+    """Whether a parameter is held by it, or by what it is made of; not computed on demand."""
+    attribute = inspect.getattr_static(type(distribution), name, None)
+    return name in vars(distribution) or isinstance(attribute, property)
 
 
 def _detached(parameter: Any) -> Any:

@@ -18,11 +18,12 @@ def categorical_kl(posterior: Distribution, prior: Distribution) -> Tensor:
     .. math:: \sum_k \pi_k (\log \pi_k - \log p_k)
 
     Exact for categorical distributions. For a ``RelaxedOneHotCategorical`` it is the usual
-    surrogate (Jang et al., JointVAE) and **not** the KL of the relaxed densities, so that with
-    relaxed samples the objective is no lower bound of the evidence; as the temperature goes to 0
-    the two problems meet. It is at most :math:`\log K` against a uniform prior. The KL of the
-    relaxed densities (Maddison et al.) has no closed form; it is what `kl` estimates from relaxed
-    samples.
+    surrogate (Jang et al., JointVAE) and **not** the KL of the relaxed densities. That one does
+    not depend on a common temperature and is larger (the class is a function of the relaxed
+    vector), so that with relaxed samples the objective is no lower bound of the evidence; it tends
+    to the bound of the discrete model as the temperature goes to 0. The surrogate is at most
+    :math:`\log K` against a uniform prior. The KL of the relaxed densities (Maddison et al.) is
+    what `kl` estimates from relaxed samples.
 
     References:
         Jang et al., "Categorical Reparameterization with Gumbel-Softmax", ICLR 2017

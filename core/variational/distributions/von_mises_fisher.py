@@ -14,7 +14,11 @@ from torch.autograd.function import once_differentiable
 from torch.distributions import Beta, constraints, register_kl
 
 from core.variational.distributions.base import check_same_event
-from core.variational.distributions.bessel import bessel_ratio, log_bessel
+from core.variational.distributions.bessel import (
+    bessel_ratio,
+    log_bessel,
+    log_bessel_and_ratio,
+)
 from core.variational.distributions.sphere import (
     HypersphericalUniform,
     PowerSpherical,
@@ -130,8 +134,8 @@ class VonMisesFisher(Spherical):
     def _entropy_terms(self) -> Tensor:
         """Entropy of each vector, in float64."""
         kappa = self.concentration.double()
-        versine = 1 - kappa * bessel_ratio(self.order, kappa)
-        return kappa * versine + log_bessel(self.order, kappa) + log_sphere_area(self.dimension)
+        scaled, ratio = log_bessel_and_ratio(self.order, kappa)
+        return kappa * (1 - kappa * ratio) + scaled + log_sphere_area(self.dimension)
 
     def entropy(self) -> Tensor:
         """Return the differential entropy in nats, of shape ``batch``."""
@@ -242,11 +246,12 @@ def _kl_vmf_vmf(posterior: VonMisesFisher, prior: VonMisesFisher) -> Tensor:
     check_same_event(posterior, prior)
     ours, theirs = posterior.concentration.double(), prior.concentration.double()
     apart = 0.5 * (posterior.loc.double() - prior.loc.double()).square().sum(-1)
-    length = ours * bessel_ratio(posterior.order, ours)
+    scaled, ratio = log_bessel_and_ratio(posterior.order, ours)
+    length = ours * ratio
     # E[κ_q t_q - κ_p t_p] = (κ_q - κ_p) A + κ_p A (1 - cos); the scaling takes κ_q - κ_p off.
     terms = (ours - theirs) * (length - 1) + theirs * length * apart
-    scaled = log_bessel(posterior.order, theirs) - log_bessel(posterior.order, ours)
-    return posterior._sum(terms + scaled).to(posterior.loc)
+    terms = terms + log_bessel(posterior.order, theirs) - scaled
+    return posterior._sum(terms).to(posterior.loc)
 
 
 @register_kl(VonMisesFisher, HypersphericalUniform)
