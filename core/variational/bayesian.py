@@ -24,6 +24,7 @@ from torch.distributions import (
 
 from core.variational.distributions import DiagonalNormal, stop_gradient
 from core.variational.distributions.base import at_least_single
+from core.variational.distributions.registry_examples import add_example
 from core.variational.evidence import Evidence, Latent
 
 COVARIANCES = ("diagonal", "dense", "low-rank")
@@ -113,6 +114,14 @@ class PerExample(Distribution):
 def _kl_per_example(posterior: PerExample, prior: PerExample) -> Tensor:
     divergence = kl_divergence(posterior.shared, prior.shared) / posterior.num_data
     return divergence.expand(posterior.batch_shape)
+
+
+def _example(generator: torch.Generator, scale: float) -> PerExample:
+    loc, noise = torch.randn(2, 3, generator=generator, dtype=torch.float64)
+    return PerExample(DiagonalNormal(scale * loc, scale * noise.exp()), num_data=10, batch=4)
+
+
+add_example((PerExample, PerExample), _example, _example)
 
 
 @stop_gradient.register

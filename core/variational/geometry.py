@@ -322,8 +322,8 @@ def exponential_map(
 
     Example:
         >>> flat = PosteriorMetric(torch.zeros(1, 2), 1e-6 * torch.eye(2)[None], 1.0, 1.0, 0.0)
-        >>> exponential_map(flat, torch.zeros(2), torch.tensor([1.0, 2.0]))
-        tensor([1.0000, 2.0000])
+        >>> exponential_map(flat, torch.zeros(2), torch.tensor([1.0, 2.0])).round(decimals=3)
+        tensor([1., 2.])
     """
     momentum = (metric(start) @ velocity.unsqueeze(-1)).squeeze(-1)
     state, step = (start, momentum), 1 / steps

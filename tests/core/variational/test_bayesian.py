@@ -316,7 +316,7 @@ def test_a_confident_classifier_is_unsure_between_classes() -> None:
     layer = DiscriminativeLastLayer(3, 3, DATA, "dense", 1, 2.0).double()
     maximise(layer, lambda: layer.evidence(phi, labels))
     inside, between = layer.ood_score(torch.tensor([[-3.0, -1.0, 1.0], [0.0, 1.2, 1.0]]).double())
-    assert 0 <= float(inside) < float(between) <= math.log(3)
+    assert 0 <= inside.item() < between.item() <= math.log(3)
 
 
 def generative() -> tuple[GenerativeLastLayer, Tensor, Tensor]:
