@@ -261,14 +261,15 @@ def _importance(
     enough = len(log_weights) >= 5 * FEWEST_IN_TAIL
     k = pareto_k(log_weights) if enough else torch.zeros(0)
     short = Unavailable(f"{len(log_weights)} samples; at least {5 * FEWEST_IN_TAIL} are needed")
+    known = int((~k.isnan()).sum())
+    undefined = Unavailable("k-hat is undefined for every example: its weights are tied or broken")
+    heavy = share_estimate(int((k > TOO_HEAVY).sum()), known) if known else undefined
     return Importance(
         log_likelihood=mean_estimate(estimate.log_likelihood),
         standard_error=float(estimate.standard_error.square().sum().sqrt() / log_weights.shape[1]),
         effective_sample_size=float(estimate.effective_sample_size.mean()),
         samples=len(log_weights),
-        heavy_share=share_estimate(int((k > TOO_HEAVY).sum()), int((~k.isnan()).sum()))
-        if enough
-        else short,
+        heavy_share=heavy if enough else short,
         k_hat=k_hat_histogram(k) if enough else short,
         curve=bound_against_samples(log_weights),
     )

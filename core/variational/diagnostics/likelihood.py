@@ -66,7 +66,7 @@ def importance_weighted_log_likelihood(
         batch: What its ``evidence`` takes, on its device.
         samples: Draws for each example :math:`K`.
         chunk: Draws at a time; the memory is that of ``chunk`` times the batch, and 8 bytes for
-            each weight.
+            each weight. On a CPU a thousand rows at a time (chunk times batch) are fastest.
         seed: Seed of this estimate's own random numbers.
 
     Raises:

@@ -24,9 +24,10 @@ def pareto_k(log_weights: Tensor) -> Tensor:
     The :math:`M = \min(S / 5, 3 \sqrt S)` largest of :math:`S` weights are fitted, and the fit is
     drawn to 0.5 by a prior worth ten observations: :math:`(M \hat k + 5) / (M + 10)`.
 
-    Weights that are equal but for rounding (an exact posterior) give :math:`-\infty`. Undefined
-    are weights that are not a number, all zero, or so tied that fewer than five lie above the
-    cut (a discrete latent of few values, whose weights are bounded anyway): these give NaN.
+    Weights that are equal but for rounding (an exact posterior) give :math:`-\infty`, those that
+    underflow beside the largest :math:`\infty`. Undefined are weights that are not a number, all
+    zero, or so tied that fewer than five lie above the cut (a discrete latent of few values, whose
+    weights are bounded anyway): these give NaN.
 
     References:
         Vehtari et al., "Pareto Smoothed Importance Sampling", JMLR 25(72), 2024, sections 2.4 and
@@ -109,10 +110,13 @@ def _tail_shape(top: Tensor, tolerance: float) -> float:
         return math.inf
     if largest - cut <= tolerance * max(1.0, abs(largest)):
         return -math.inf
-    exceedances = torch.exp(top[1:] - largest) - math.exp(cut - largest)
+    above = top[1:][top[1:] > cut]
+    if len(above) < FEWEST_IN_TAIL:
+        return math.nan
+    exceedances = torch.exp(above - largest) - math.exp(cut - largest)
     exceedances = exceedances[exceedances > 0]
     size = len(exceedances)
     if size < FEWEST_IN_TAIL:
-        return math.nan
+        return math.inf  # hundreds of nats between the largest weights: the others underflow
     shape, _ = fit_generalised_pareto(exceedances)
     return (size * shape + 5) / (size + 10)

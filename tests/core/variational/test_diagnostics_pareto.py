@@ -100,6 +100,11 @@ def test_what_cannot_be_fitted_is_undefined() -> None:
     assert float(k[3]) == math.inf
 
 
+def test_weights_that_vanish_beside_the_largest_have_the_heaviest_tail() -> None:
+    log_weights = -1000.0 * torch.arange(100.0)[:, None]
+    assert pareto_k(log_weights).tolist() == [math.inf]
+
+
 def test_a_discrete_latent_does_not_crash_it() -> None:
     values = torch.tensor([0.1, 0.5, 2.0]).log()
     k = pareto_k(values[torch.randint(3, (1000, 5))])
