@@ -78,9 +78,13 @@ class LogitsBernoulli(Diagonal):
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log probability in nats; ``value`` may have further leading dimensions."""
         self._check(value)
-        value, logits = value.to(self.logits), self.logits
+        logits = self.logits
+        value = value.to(logits)
         if value.shape != logits.shape:
-            value, logits = torch.broadcast_tensors(value, logits)
+            if value.dim() <= logits.dim():
+                value = value.expand(logits.shape)
+            else:
+                value, logits = torch.broadcast_tensors(value, logits)
         # One kernel forward and one backward, where value * logits - softplus(logits) takes three.
         cross_entropy = functional.binary_cross_entropy_with_logits
         return -self._sum(cross_entropy(logits, value, reduction="none"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -18,6 +19,7 @@ from core.variational.distributions.base import (
 )
 
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
+ONE = torch.Size((1,))
 
 
 class DiagonalNormal(Diagonal):
@@ -34,6 +36,8 @@ class DiagonalNormal(Diagonal):
         scale: Standard deviation :math:`\sigma > 0`; broadcasts against ``loc``.
         event_dims: How many of the last dimensions are one event, e.g. 2 for the nodes and latents
             of a graph, 0 for densities element by element (to be masked, then summed).
+        log_scale: The logarithm of ``scale``, of its shape, where the caller has it already: a
+            training step then neither takes it nor differentiates it again.
 
     Raises:
         ValueError: If there are fewer dimensions than ``event_dims``.
@@ -45,13 +49,22 @@ class DiagonalNormal(Diagonal):
 
     has_rsample = True
 
-    def __init__(self, loc: Tensor, scale: Tensor, event_dims: int = 1) -> None:
+    def __init__(
+        self, loc: Tensor, scale: Tensor, event_dims: int = 1, log_scale: Tensor | None = None
+    ) -> None:
         loc, scale = at_least_single(loc), at_least_single(scale)
         if loc.shape != scale.shape:
             loc, scale = torch.broadcast_tensors(loc, scale)
+            log_scale = None
         self.loc = loc
         self.scale = scale
+        self._log_scale = None if log_scale is None else at_least_single(log_scale)
         super().__init__(loc.shape, event_dims)
+
+    @property
+    def log_scale(self) -> Tensor:
+        """The logarithm of the standard deviation."""
+        return self.scale.log() if self._log_scale is None else self._log_scale
 
     @property
     def arg_constraints(self) -> dict[str, constraints.Constraint]:
@@ -88,20 +101,23 @@ class DiagonalNormal(Diagonal):
 
     def rsample(self, sample_shape: Size | Sequence[int] = ()) -> Tensor:
         r"""Draw :math:`\mu + \sigma \epsilon` of shape ``(*sample, *batch, *event)``."""
-        shape = torch.Size(sample_shape) + self.loc.shape
-        noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
-        return torch.addcmul(self.loc, noise, self.scale)
+        loc, shape = self.loc, torch.Size(sample_shape)
+        if shape == ONE:  # as a view: nothing to sum over the samples on the way back
+            noise = torch.randn(loc.shape, dtype=loc.dtype, device=loc.device)
+            return torch.addcmul(loc, noise, self.scale).unsqueeze(0)
+        noise = torch.randn(shape + loc.shape, dtype=loc.dtype, device=loc.device)
+        return torch.addcmul(loc, noise, self.scale)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log density in nats; ``value`` may have further leading dimensions."""
         self._check(value)
-        terms = ((value - self.loc) / self.scale).square().mul(0.5) + self.scale.log()
+        terms = ((value - self.loc) / self.scale).square().mul(0.5) + self.log_scale
         return -self._sum(terms) - self._event_shape.numel() * HALF_LOG_TWO_PI
 
     def entropy(self) -> Tensor:
         """Return the differential entropy in nats, of shape ``batch``."""
         constant = self._event_shape.numel() * (0.5 + HALF_LOG_TWO_PI)
-        return self._sum(self.scale.log()) + constant
+        return self._sum(self.log_scale) + constant
 
 
 class CentredNormal(DiagonalNormal):
@@ -123,8 +139,23 @@ class CentredNormal(DiagonalNormal):
     """
 
     def __init__(self, like: Tensor, scale: float = 1.0, event_dims: int = 1) -> None:
-        self.number = scale
-        super().__init__(torch.zeros_like(like), torch.full_like(like, scale), event_dims)
+        self.number, self.like = scale, at_least_single(like)
+        Diagonal.__init__(self, like.shape, event_dims)
+
+    @functools.cached_property
+    def loc(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Zeros, made when they are asked for: the KL against this prior needs none."""
+        return torch.zeros_like(self.like)
+
+    @functools.cached_property
+    def scale(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The standard deviation, made when it is asked for."""
+        return torch.full_like(self.like, self.number)
+
+    @property
+    def log_scale(self) -> Tensor:
+        """The logarithm of the standard deviation."""
+        return self.scale.log()
 
 
 def diagonal_normal_kl_terms(posterior: DiagonalNormal, prior: DiagonalNormal) -> Tensor:
@@ -172,7 +203,8 @@ def _kl_diagonal_diagonal(posterior: DiagonalNormal, prior: DiagonalNormal) -> T
 @register_kl(DiagonalNormal, CentredNormal)
 def _kl_diagonal_centred(posterior: DiagonalNormal, prior: CentredNormal) -> Tensor:
     check_same_event(posterior, prior)
-    squares = posterior.scale.square() + posterior.loc.square()
+    loc, scale = posterior.loc, posterior.scale
+    squares = torch.addcmul(scale * scale, loc, loc)
     half = 0.5 / prior.number**2
     constant = posterior.event_shape.numel() * (math.log(prior.number) - 0.5)
-    return posterior._sum(squares * half - posterior.scale.log()) + constant
+    return posterior._sum(squares * half - posterior.log_scale) + constant

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from torch.distributions import Gamma, NegativeBinomial, Normal, Poisson
+from torch.distributions import Gamma, LogNormal, NegativeBinomial, Normal, Poisson
 
 from core.variational.distributions import Delta, ZeroInflated, stop_gradient
 
@@ -43,11 +43,19 @@ def test_a_continuous_base_has_an_atom_at_zero_and_a_density_elsewhere() -> None
     torch.testing.assert_close(log_prob[0], gate.sigmoid().log().sum())
     log_prob.sum().backward()
     assert shape.grad is not None
-    assert (shape.grad == 0).all()  # and not the infinite slope of the base at zero
+    assert (shape.grad == 0).all()
     density = ZeroInflated(Normal(0.3, 1.0), torch.tensor(0.4).double(), event_dims=0)
     grid = torch.linspace(-9, 9, 200_000, dtype=torch.float64)
     total = density.log_prob(grid).exp().sum() * (grid[1] - grid[0])
     assert float(total) == pytest.approx(float(torch.tensor(-0.4).sigmoid()), abs=1e-6)
+
+
+def test_at_zero_a_continuous_base_has_no_gradient_and_not_its_infinite_one() -> None:
+    loc = torch.zeros(2, requires_grad=True)
+    data = ZeroInflated(LogNormal(loc, torch.ones(2), validate_args=False), torch.zeros(2))
+    data.log_prob(torch.tensor([0.0, 2.0])).backward()
+    assert loc.grad is not None
+    assert loc.grad.tolist() == pytest.approx([0.0, math.log(2)])
 
 
 def test_zero_inflated_shapes_and_gradients() -> None:

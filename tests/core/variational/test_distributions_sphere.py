@@ -91,7 +91,9 @@ def test_the_slope_of_the_log_normaliser_is_the_mean_resultant_length(dimension:
     torch.testing.assert_close(slope + 1, length.detach(), rtol=1e-12, atol=1e-14)
     (variance,) = torch.autograd.grad(length.sum(), kappa)
     # For 1 - t: Var = A' -> (d - 1) / 2κ² at large κ, where A' from 1 - A² - ... would cancel.
-    assert float(variance[-1]) == pytest.approx((dimension - 1) / 2 / 1e12, rel=1e-3)
+    assert float(variance[-1]) == pytest.approx((dimension - 1) / 2 / 1e12, rel=1e-3, abs=0)
+    identity = 1 - length.square() - (dimension - 1) * length / kappa
+    torch.testing.assert_close(variance[1:-2], identity[1:-2].detach(), rtol=1e-10, atol=0)
     assert float(variance[0]) == pytest.approx(1 / dimension, rel=1e-12)
 
 
@@ -231,7 +233,7 @@ def test_the_implicit_derivative_is_that_of_the_quantiles(dimension: int, kappa:
             integral = integrate.quad(
                 ratio, angle, math.pi, points=points, epsabs=1e-13, limit=200
             )[0]
-        assert slope == pytest.approx(math.sin(angle) * integral, rel=1e-7)
+        assert slope == pytest.approx(math.sin(angle) * integral, rel=1e-7, abs=0)
 
 
 def test_in_three_dimensions_the_samples_have_an_elementary_quantile_function() -> None:

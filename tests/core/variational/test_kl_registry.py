@@ -126,9 +126,12 @@ def test_different_events_are_refused(pair: Pair) -> None:
     posterior, prior = example(pair, 0)
     if not prior.event_shape:
         pytest.skip("over single numbers, which have one event shape only")
-    prior = prior.expand(torch.Size((5, *prior.batch_shape)))
+    try:
+        wider = prior.expand(torch.Size((5, *prior.batch_shape)))
+    except NotImplementedError:
+        pytest.skip("a distribution that says nothing of other batch shapes")
     with pytest.raises(ValueError, match="event shapes"):
-        kl(posterior, Independent(prior, 1))
+        kl(posterior, Independent(wider, 1))
 
 
 def test_a_pair_without_an_example_fails_by_its_name() -> None:
