@@ -127,7 +127,7 @@ class DiscretizedLogistic(Gridded):
 
     References:
         Kingma et al., "Improving Variational Inference with Inverse Autoregressive Flow", NeurIPS
-        2016, app. C (arXiv:1606.04934); Salimans et al., "PixelCNN++", ICLR 2017, eq. 2
+        2016 (arXiv:1606.04934); Salimans et al., "PixelCNN++", ICLR 2017, eq. 2
         (arXiv:1701.05517).
 
     Args:

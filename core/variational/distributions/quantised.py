@@ -26,7 +26,7 @@ class UnitUniform(Diagonal):
     mean of that code length.
 
     References:
-        Ballé et al., "End-to-end Optimized Image Compression", ICLR 2017, sec. 3
+        Ballé et al., "End-to-end Optimized Image Compression", ICLR 2017
         (arXiv:1611.01704).
 
     Args:
@@ -109,9 +109,9 @@ class UniformConvolvedNormal(Diagonal):
     to the power 2/3.
 
     References:
-        Duan et al., "Lossy Image Compression with Quantized Hierarchical VAEs", WACV 2023, eqs. 7
-        to 9 (arXiv:2208.13056); Ballé et al., "Variational Image Compression with a Scale
-        Hyperprior", ICLR 2018, eq. 7 (arXiv:1802.01436).
+        Duan et al., "Lossy Image Compression with Quantized Hierarchical VAEs", WACV 2023
+        (arXiv:2208.13056); Ballé et al., "Variational Image Compression with a Scale
+        Hyperprior", ICLR 2018 (arXiv:1802.01436).
 
     Args:
         loc: Mean :math:`m` of shape ``(*batch, *event)``, in units of the quantiser's step.

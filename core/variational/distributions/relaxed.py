@@ -27,9 +27,9 @@ def categorical_kl(posterior: Distribution, prior: Distribution) -> Tensor:
 
     References:
         Jang et al., "Categorical Reparameterization with Gumbel-Softmax", ICLR 2017
-        (arXiv:1611.01144); Maddison et al., "The Concrete Distribution", ICLR 2017, sec. C.3
+        (arXiv:1611.01144); Maddison et al., "The Concrete Distribution", ICLR 2017
         (arXiv:1611.00712); Dupont, "Learning Disentangled Joint Continuous and Discrete
-        Representations", NeurIPS 2018, sec. 3 (arXiv:1804.00104).
+        Representations", NeurIPS 2018 (arXiv:1804.00104).
 
     Args:
         posterior: A ``RelaxedOneHotCategorical``, ``OneHotCategorical`` or ``Categorical``.

@@ -133,7 +133,7 @@ class PowerSpherical(Spherical):
     :math:`\mu`, and for :math:`\kappa` as exact as torch's implicit gradient of a Beta.
 
     References:
-        De Cao and Aziz, "The Power Spherical distribution", 2020, eqs. 5, 7 and 8
+        De Cao and Aziz, "The Power Spherical distribution", 2020
         (arXiv:2006.04437).
 
     Args:

@@ -54,7 +54,7 @@ class VonMisesFisher(Spherical):
         Wood, "Simulation of the von Mises Fisher distribution", Communications in Statistics 23,
         1994, algorithm VM*; Davidson et al., "Hyperspherical Variational Auto-Encoders", UAI 2018
         (arXiv:1804.00891), whose gradient is that of the accepted proposal with its correction;
-        Figurnov et al., "Implicit Reparameterization Gradients", NeurIPS 2018, eq. 5
+        Figurnov et al., "Implicit Reparameterization Gradients", NeurIPS 2018
         (arXiv:1805.08498).
 
     Args:
