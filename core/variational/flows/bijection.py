@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -24,6 +24,7 @@ class Step(NamedTuple):
     pull: Callable[[Tensor], Tensor] | None
 
 
+@runtime_checkable
 class Bijection(Protocol):
     """A layer with its parameters at hand, in the sampling direction: from noise to value."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from core.variational.flows.conditioner import Conditioner
 from core.variational.flows.spline import rational_quadratic_spline
 
 
+@runtime_checkable
 class Elementwise(Protocol):
     """A map of single numbers with ``size`` parameters each.
 

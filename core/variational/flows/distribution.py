@@ -63,7 +63,7 @@ class FlowDistribution(Distribution):
         self.base, self.flow, self.context = base, flow, context
         self._bijections: list[Bijection] | None = None
         self._last: fast_path.Draw | None = None
-        self._stopped = False
+        self._stopped = self._with_gradient = False
         super().__init__(base.batch_shape, base.event_shape, validate_args=False)
 
     @property
@@ -80,9 +80,11 @@ class FlowDistribution(Distribution):
     def bijections(self) -> list[Bijection]:
         """The layers in this context."""
         bijections = self._bijections
-        if bijections is None:
+        # Those made for a sample without gradients know nothing of the context's.
+        if bijections is None or (torch.is_grad_enabled() and not self._with_gradient):
             flow = frozen(self.flow) if self._stopped else self.flow
             bijections = self._bijections = flow(self.context)
+            self._with_gradient = torch.is_grad_enabled()
         return bijections
 
     def expand(
@@ -123,6 +125,8 @@ class FlowDistribution(Distribution):
                 with torch.no_grad():
                     log_prob = self._log_prob_of_draw(last)
                 return fast_path.log_prob_with_score(value, log_prob, last.score(self.base))
+        shape = torch.broadcast_shapes(value.shape, self._batch_shape + self._event_shape)
+        value = value.expand(shape)
         total: Tensor | None = None
         for bijection in reversed(self.bijections):
             value, log_det = bijection.inverse(value)

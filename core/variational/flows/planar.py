@@ -186,11 +186,12 @@ def above_minus_one(a: Tensor) -> Tensor:
 def monotone_root(y: Tensor, r: Tensor, s: Tensor, c: Tensor) -> Tensor:
     r"""Solve :math:`x + r \tanh(s x + c) = y` for :math:`x`, given :math:`r s > -1`.
 
-    Newton's method, kept inside a shrinking bracket, to the last digit. The gradient is that of
-    the implicit function: exact to first order, as one more Newton step.
+    Newton's method inside a shrinking bracket, which is halved where Newton's step leaves it or
+    is not half of the step before; to the last digit. The gradient is that of the implicit
+    function, exact to first order, as one more Newton step.
 
     Args:
-        y: The left-hand side.
+        y: The right-hand side.
         r: Height of the step.
         s: Its steepness.
         c: Its place.
@@ -198,17 +199,17 @@ def monotone_root(y: Tensor, r: Tensor, s: Tensor, c: Tensor) -> Tensor:
     with torch.no_grad():
         y_, r_, s_, c_ = torch.broadcast_tensors(y, r, s, c)
         low, high = y_ - r_.abs(), y_ + r_.abs()
-        x = y_.clone()
-        for _ in range(100):
+        x, moved = y_, high - low
+        for _ in range(200):
             bent = torch.tanh(s_ * x + c_)
             excess = x + r_ * bent - y_
             low, high = torch.where(excess > 0, low, x), torch.where(excess > 0, x, high)
-            newton = x - excess / (1 + r_ * s_ * (1 - bent.square()))
-            inside = (newton >= low) & (newton <= high)
-            moved = torch.where(inside, newton, 0.5 * (low + high))
-            if torch.equal(moved, x):
+            step = -excess / (1 + r_ * s_ * (1 - bent.square()))
+            quick = (x + step >= low) & (x + step <= high) & (step.abs() <= 0.5 * moved.abs())
+            new = torch.where(quick, x + step, 0.5 * (low + high))
+            if torch.equal(new, x):
                 break
-            x = moved
+            x, moved = new, new - x
     bent = torch.tanh(s * x + c)
     return x - (x + r * bent - y) / (1 + r * s * (1 - bent.square())).detach()
 

@@ -38,7 +38,7 @@ class DiagonalNormalPosterior(Posterior):
     def forward(self, features: Tensor) -> DiagonalNormal:
         """Return the posterior for features of shape ``(*batch, features)``."""
         loc, log_scale = self.head(features).chunk(2, dim=-1)
-        return DiagonalNormal(loc, log_scale.exp(), self.event_dims)
+        return DiagonalNormal(loc, log_scale.exp(), self.event_dims, log_scale)
 
 
 class LowRankNormalPosterior(Posterior):
