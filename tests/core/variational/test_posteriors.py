@@ -28,6 +28,7 @@ from core.variational.posteriors import (
     UniformPosterior,
     VonMisesFisherPosterior,
 )
+from core.variational.priors import SphericalUniform, StandardNormal
 
 
 def posteriors(features: int | None, event_dims: int = 1) -> dict[str, Posterior]:
@@ -158,8 +159,6 @@ def test_full_and_low_rank_covariances_are_what_their_parameters_say() -> None:
 @pytest.mark.parametrize("name", ["diagonal", "low-rank", "full", "power-spherical"])
 def test_closed_forms_are_used_where_there_are_any(name: str) -> None:
     q = posteriors(7)[name](torch.randn(5, 7))
-    from core.variational.priors import SphericalUniform, StandardNormal
-
     prior = SphericalUniform() if name == "power-spherical" else StandardNormal()
     divergence, closed = kl(q, prior(q))
     assert closed

@@ -25,6 +25,7 @@ from core.variational.objectives import ELBO
 from core.variational.posteriors import (
     CategoricalPosterior,
     DiagonalNormalPosterior,
+    FlowPosterior,
     GumbelSoftmaxPosterior,
     VonMisesFisherPosterior,
 )
@@ -145,8 +146,6 @@ def test_a_learned_normal_starts_as_the_standard_one() -> None:
 
 
 def test_the_standard_normal_prior_of_a_flow_draws_nothing() -> None:
-    from core.variational.posteriors import FlowPosterior
-
     q = FlowPosterior(7, LATENT, "realnvp", 2, 0, (8,))(torch.randn(5, 7))
     z = q.rsample((2,))
     state = torch.get_rng_state()
