@@ -28,8 +28,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from core.variational.evidence import Evidence, Latent
-from core.variational.likelihoods import BernoulliLikelihood
+from core.variational.distributions import LogitsBernoulli
+from core.variational.evidence import Evidence, Latent, per_draw
 from core.variational.objectives import ELBO
 from core.variational.posteriors import DiagonalNormalPosterior
 from core.variational.priors import StandardNormal
@@ -90,8 +90,8 @@ class Ours(nn.Module):
         super().__init__()
         self.encoder = body(size.data, size.hidden)
         self.posterior = DiagonalNormalPosterior(size.hidden, size.latent)
-        self.decoder = body(size.latent, size.hidden)
-        self.likelihood = BernoulliLikelihood(size.hidden, size.data)
+        output = nn.Linear(size.hidden, size.data)
+        self.decoder = nn.Sequential(*body(size.latent, size.hidden), output)
         self.prior = StandardNormal()
         self.objective = ELBO()
 
@@ -99,7 +99,7 @@ class Ours(nn.Module):
         """What the model says about a batch of binary vectors."""
         posterior = self.posterior(self.encoder(batch))
         z = posterior.rsample((samples,))
-        likelihood = self.likelihood(self.decoder(z))
+        likelihood = LogitsBernoulli(per_draw(self.decoder, z))
         return Evidence(
             {"x": likelihood.log_prob(batch)}, [Latent("z", z, posterior, self.prior(posterior))]
         )

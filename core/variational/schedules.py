@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 
 def check_warmup(warmup: float) -> float:
@@ -109,6 +109,7 @@ def learning_rate_factor(
     return rise if rise < 1 else DECAYS[decay]((fraction - warmup) / (1 - warmup))
 
 
+@runtime_checkable
 class Schedule(Protocol):
     """A number for every fraction of the training: its target at the end, never out of range."""
 

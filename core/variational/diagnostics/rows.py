@@ -133,7 +133,7 @@ def examples_in(evidence: Evidence) -> int:
 
 def mean_over_samples(evidence: Evidence, term: Tensor) -> Float[Tensor, " batch"]:
     """Return the mean over the draws, which need not weigh the same."""
-    weights = evidence.sample_weights()
+    weights = evidence.sample_weights
     return term.mean(0) if weights is None else (weights * term).sum(0)
 
 

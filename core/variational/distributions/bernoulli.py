@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -85,13 +86,23 @@ class LogitsBernoulli(Diagonal):
                 value = value.expand(logits.shape)
             else:
                 value, logits = torch.broadcast_tensors(value, logits)
-        # One kernel forward and one backward, where value * logits - softplus(logits) takes three.
+        # One kernel forward and one backward, where value * logits - softplus(logits) takes three;
+        # weighed by -1 it is the log probability.
         cross_entropy = functional.binary_cross_entropy_with_logits
-        return -self._sum(cross_entropy(logits, value, reduction="none"))
+        return self._sum(cross_entropy(logits, value, _minus_one(logits), reduction="none"))
 
     def entropy(self) -> Tensor:
         """Return the entropy in nats, of shape ``batch``."""
         return self._sum(functional.softplus(self.logits) - self.logits * self.logits.sigmoid())
+
+
+def _minus_one(like: Tensor) -> Tensor:
+    return _constant(-1.0, like.dtype, like.device)
+
+
+@functools.lru_cache(maxsize=16)
+def _constant(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.full((), value, dtype=dtype, device=device)
 
 
 @register_kl(LogitsBernoulli, LogitsBernoulli)

@@ -203,8 +203,8 @@ def _kl_diagonal_diagonal(posterior: DiagonalNormal, prior: DiagonalNormal) -> T
 @register_kl(DiagonalNormal, CentredNormal)
 def _kl_diagonal_centred(posterior: DiagonalNormal, prior: CentredNormal) -> Tensor:
     check_same_event(posterior, prior)
-    loc, scale = posterior.loc, posterior.scale
-    squares = torch.addcmul(scale * scale, loc, loc)
-    half = 0.5 / prior.number**2
-    constant = posterior.event_shape.numel() * (math.log(prior.number) - 0.5)
-    return posterior._sum(squares * half - posterior.log_scale) + constant
+    loc, scale, half = posterior.loc, posterior.scale, 0.5 / prior.number**2
+    # Two fused kernels: log s - (s^2 + m^2) / 2, whose sum is taken away from a number.
+    terms = torch.addcmul(posterior.log_scale, scale, scale, value=-half)
+    terms = torch.addcmul(terms, loc, loc, value=-half)
+    return posterior._event_shape.numel() * (math.log(prior.number) - 0.5) - posterior._sum(terms)

@@ -53,7 +53,7 @@ class Objective(Protocol):
         ...
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Account:
     """A batch's averages, still differentiable, and the terms that every objective reports.
 
@@ -67,7 +67,7 @@ class Account:
     """
 
     likelihoods: dict[str, Tensor]
-    divergences: dict[str, Tensor]
+    divergences: Mapping[str, Tensor]
     penalties: dict[str, Tensor]
     weights: dict[str, float]
     value: Tensor
@@ -77,9 +77,9 @@ class Account:
     def gain(self) -> Tensor:
         """The weighted log-likelihood."""
         weights = self.weights
-        return total(
-            [times(term, weights.get(name, 1.0)) for name, term in self.likelihoods.items()]
-        )
+        if not weights:
+            return total([*self.likelihoods.values()])
+        return total([times(term, weights[name]) for name, term in self.likelihoods.items()])
 
 
 def take_account(
@@ -92,20 +92,22 @@ def take_account(
         weights: The objective's weights of likelihood terms.
         divergences: Mean KL of each latent group, differentiable.
     """
-    applied = weights_of(evidence, weights)
+    applied = weights_of(evidence, weights) if weights or evidence.weights else {}
     likelihoods = {n: batch_mean(term, evidence) for n, term in evidence.log_likelihood.items()}
-    penalties = {n: batch_mean(term, evidence) for n, term in evidence.penalties.items()}
+    penalties: dict[str, Tensor] = {}
     terms = {f"log_likelihood/{name}": term.detach() for name, term in likelihoods.items()}
     value = total([*terms.values()])
     for name, divergence in divergences.items():
-        terms[f"kl/{name}"] = divergence.detach()
-        value = value - terms[f"kl/{name}"]
-    terms |= {f"penalty/{name}": penalty.detach() for name, penalty in penalties.items()}
+        terms[f"kl/{name}"] = rate = divergence.detach()
+        value = value - rate
+    if evidence.penalties:
+        penalties = {n: batch_mean(term, evidence) for n, term in evidence.penalties.items()}
+        terms |= {f"penalty/{name}": penalty.detach() for name, penalty in penalties.items()}
     if applied:
         terms |= _weighted(likelihoods, applied)
     if evidence.observed is not None:
         terms["skipped_examples"] = (~evidence.observed).sum().to(value)
-    return Account(likelihoods, dict(divergences), penalties, applied, value, terms)
+    return Account(likelihoods, divergences, penalties, applied, value, terms)
 
 
 def elbo_of(evidence: Evidence) -> Loss:
@@ -133,38 +135,34 @@ def batch_mean(term: Tensor, evidence: Evidence) -> Tensor:
         term: Of shape ``(samples, batch)`` or ``(batch,)``.
         evidence: Whose samples may be weighted and whose examples may be unobserved.
     """
-    weights = evidence.sample_weights()
+    weights, seen = evidence.sample_weights, evidence.observed
+    if weights is None and seen is None:
+        return term.mean()
     if weights is not None and term.dim() > 1:
         term = (weights * term).sum(0)
-    if evidence.observed is None:
+    if seen is None:
         return term.mean()
-    seen = evidence.observed
     per_example = term.mean(0) if term.dim() > 1 else term
     return torch.where(seen, per_example, per_example.new_zeros(())).sum() / seen.sum()
 
 
 def score_surrogate(
     evidence: Evidence, weights: Mapping[str, float], kl_weight: float | None
-) -> Tensor | None:
+) -> Tensor:
     r"""Return a term of value 0 whose gradient is that of the score-function estimators.
 
     .. math:: \mathbb E\, (\ell_k - b_k) \nabla_\phi \log q_\phi(z_k), \quad
         \ell = -\sum_n w_n \log p(x_n \mid z) + \beta \sum_g KL_g
 
     Args:
-        evidence: With latents that may have been drawn without a gradient.
+        evidence: With a latent or more that came with a score.
         weights: Of the likelihood terms.
         kl_weight: :math:`\beta`; None where the loss is no linear function of the KL.
-
-    Returns:
-        None if no latent needs it.
 
     Raises:
         ValueError: If the loss has a part that cannot be learned from in this way.
     """
     scored = [latent for latent in evidence.latents if latent.score is not None]
-    if not scored:
-        return None
     if evidence.penalties:
         raise ValueError(
             f"estimator {scored[0].estimator.kind!r}: the penalties {list(evidence.penalties)} "
@@ -288,7 +286,7 @@ def weights_of_kl(
 ) -> dict[str, Tensor]:
     """Return the weight of the KL, and the same over the weight of the likelihood."""
     first = next(iter(likelihoods.values())).detach()
-    if len(set(weights.values())) <= 1:
+    if not weights or len(set(weights.values())) == 1:
         weight = next(iter(weights.values()), 1.0)
         applied = scalar(first, beta)
         return {"beta": applied, "effective_beta": applied if weight == 1 else applied / weight}
@@ -325,5 +323,10 @@ def times(term: Tensor, weight: float) -> Tensor:
 
 
 def scalar(like: Tensor, value: float) -> Tensor:
-    """Return a number as a tensor of the same type and device."""
-    return torch.full((), value, dtype=like.dtype, device=like.device)
+    """Return a number as a tensor of the same type and device; never to be changed in place."""
+    return _scalar(value, like.dtype, like.device)
+
+
+@functools.lru_cache(maxsize=64)
+def _scalar(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.full((), value, dtype=dtype, device=device)

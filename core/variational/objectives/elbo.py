@@ -78,9 +78,12 @@ class ELBO:
     def __call__(self, evidence: Evidence, fraction: float = 1.0) -> Loss:
         """Return the loss at this fraction of the training, and the ELBO."""
         check_evidence(evidence, "elbo", "ELBO")
-        divergences, charges = {}, {}
-        for latent in evidence.latents:
-            divergences[latent.name], charges[latent.name] = self._charge(latent, evidence)
+        if self.free_bits:
+            both = {each.name: self._charge(each, evidence) for each in evidence.latents}
+            divergences = {name: pair[0] for name, pair in both.items()}
+            charges = {name: pair[1] for name, pair in both.items()}
+        else:
+            divergences = charges = mean_divergences(evidence)
         account = take_account(evidence, self.weights, divergences)
         if not evidence.latents:
             return closed(account, [], evidence, None, bound="none")
@@ -95,10 +98,10 @@ class ELBO:
 
     def _charge(self, latent: Latent, evidence: Evidence) -> tuple[Tensor, Tensor]:
         """Return the KL of a group and what of it is charged, averaged over the batch."""
-        per_dimension = latent.kl_per_dimension() if self.free_bits else None
+        per_dimension = latent.kl_per_dimension()
         if per_dimension is None:
             divergence = batch_mean(latent.divergence(), evidence)
-            return divergence, _at_least(divergence, self.free_bits)
+            return divergence, divergence.clamp(min=self.free_bits)
         means = per_dimension.mean(0)
         if evidence.observed is not None:
             means = means[evidence.observed]
@@ -374,11 +377,10 @@ def closed(
         kl_weight: As in `score_surrogate`.
         bound: How the value stands to the log-likelihood.
     """
-    surrogate = score_surrogate(evidence, account.weights, kl_weight)
-    costs = [*costs, *account.penalties.values(), *([] if surrogate is None else [surrogate])]
+    costs += account.penalties.values()
+    for latent in evidence.latents:
+        if latent.score is not None:
+            costs.append(score_surrogate(evidence, account.weights, kl_weight))
+            break
     loss = total(costs) - account.gain if costs else -account.gain
     return Loss(loss, account.value, bound=bound, terms=account.terms)
-
-
-def _at_least(divergence: Tensor, free_bits: float) -> Tensor:
-    return divergence.clamp(min=free_bits) if free_bits else divergence

@@ -237,7 +237,7 @@ def check_multi_sample(evidence: Evidence, who: IWAE | Renyi | CUBO | VIS) -> No
     shape = check_evidence(evidence, "multi-sample", name)
     if not evidence.latents:
         raise ValueError(f"{name}: the evidence has no latents to weight; use ELBO")
-    if evidence.sample_weights() is None and shape[0] != who.samples:
+    if evidence.sample_weights is None and shape[0] != who.samples:
         raise ValueError(f"{name}: {shape[0]} samples in the evidence, expected {who.samples}")
     unfit = [latent.estimator.kind for latent in evidence.latents if _quadrature(latent.estimator)]
     if unfit:
@@ -267,7 +267,7 @@ def _log_weights(evidence: Evidence) -> tuple[Tensor, Tensor, dict[str, Tensor]]
     }
     terms |= {f"kl/{name}": batch_mean(ratio.detach(), evidence) for name, ratio in ratios.items()}
     terms |= {f"weight/{n}": scalar(ratio, w) for n, w in applied.items() if w != 1}
-    weights = evidence.sample_weights()
+    weights = evidence.sample_weights
     if weights is not None:
         share = weights.log() + math.log(len(weights))
         log_weights, honest = log_weights + share, honest + share.detach()

@@ -173,7 +173,7 @@ class Mixture(nn.Module):
 
     def log_likelihood(self, x: Tensor) -> float:
         parts = Normal(self.means, 0.7).log_prob(x[:, None]) - math.log(2)
-        return float(torch.logsumexp(parts, -1).mean())
+        return float(torch.logsumexp(parts, -1).mean().detach())
 
 
 def test_s038_vis_finds_a_mixture_that_the_elbo_of_the_same_proposal_does_not() -> None:
