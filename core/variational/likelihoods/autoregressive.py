@@ -175,7 +175,8 @@ class CausalContext(nn.Module):
         return functional.conv2d(padded, self.before.weight * self.mask, self.before.bias)
 
     def _mix(self, hidden: Tensor) -> Tensor:
-        return self.out(functional.elu(self.hidden(functional.elu(hidden))))
+        # In place: two maps of all channels fewer to keep for the backward pass.
+        return self.out(functional.elu_(self.hidden(functional.elu_(hidden))))
 
     def _each_image(self, network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """Apply a network of images to ``(*batch, channel, *shape)``."""
