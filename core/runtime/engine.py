@@ -34,6 +34,7 @@ from core.runtime.folder import say, write_atomic
 from core.runtime.order import derive, seed_everything_at
 from core.runtime.progress import Progress
 from core.variational.diagnostics import looking_at
+from core.variational.distributions.base import checking_values
 from core.variational.evidence import Evidence
 from core.variational.objectives import Loss, Objective, elbo_value
 from core.variational.schedules import learning_rate_factor
@@ -264,7 +265,11 @@ def _set_learning_rate(optimizer: Any, options: Training, fraction: float) -> No
 def _numbers(loss: Loss) -> dict[str, float]:
     """All terms of a step as plain numbers, with a single transfer from the device."""
     terms = {"loss": loss.loss, "value": loss.value, **loss.terms}
-    return dict(zip(terms, torch.stack([*terms.values()]).tolist(), strict=True))
+    tensors = [term for term in terms.values() if isinstance(term, Tensor)]
+    numbers = iter(torch.stack(tensors).tolist())
+    return {
+        name: next(numbers) if isinstance(term, Tensor) else term for name, term in terms.items()
+    }
 
 
 def _require_finite(numbers: Mapping[str, float], step: int, epoch: int, run: Path) -> None:
@@ -383,7 +388,8 @@ class _Job:
         settings, data = self.settings, self.run / "data"
         model: Any = self.model if self.average is None else self.average.module
         objective, values = build_objective(settings), []
-        with looking_at(model, derive(settings.seed, "validation")):
+        first = checking_values() if self.position.step == 0 else contextlib.nullcontext()
+        with first, looking_at(model, derive(settings.seed, "validation")):
             for index in range(len(self.valid)):
                 batch = to_device(self.valid.batch(0, index), self.fabric.device)
                 with reasons(settings):

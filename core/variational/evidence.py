@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -158,6 +157,7 @@ class Evidence:
             value.
         observed: Which examples have anything observed; the others are skipped and counted. None
             if all have.
+        plain: Whether a mean over samples and examples is a plain mean; not given but found out.
     """
 
     log_likelihood: Mapping[str, Tensor]
@@ -165,6 +165,12 @@ class Evidence:
     penalties: Mapping[str, Tensor] = field(default_factory=dict)
     weights: Mapping[str, float] = field(default_factory=dict)
     observed: Bool[Tensor, " batch"] | None = None
+    plain: bool = field(init=False, default=True)
+
+    def __post_init__(self) -> None:
+        # Set once: objectives ask for each of their means.
+        if self.observed is not None or any(each.weights is not None for each in self.latents):
+            object.__setattr__(self, "plain", False)
 
     def log_joint_ratio(self) -> Float[Tensor, "samples batch"]:
         r"""Return the log importance weights :math:`\log p(x, z) - \log q(z \mid x)`, in nats.
@@ -178,7 +184,7 @@ class Evidence:
         weights = self.sample_weights
         return total if weights is None else total + weights.log() + math.log(len(weights))
 
-    @functools.cached_property
+    @property
     def sample_weights(self) -> Float[Tensor, "samples batch"] | None:
         """The weight of each sample, None for equal ones."""
         weights = [latent.weights for latent in self.latents if latent.weights is not None]

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from core.runtime.config import Section, Settings, Training
-from core.runtime.methods import AnyPosterior, AnyPrior, misfit_of_latents
-from core.runtime.methods.latents import DiagonalNormal, StandardNormal
+from core.runtime.methods import AnyLikelihood, AnyPosterior, AnyPrior, misfit_of_latents
+from core.runtime.methods.latents import Bernoulli, DiagonalNormal, StandardNormal
 
 Fraction = Annotated[float, Field(gt=0, lt=0.5)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
@@ -179,6 +179,7 @@ class Config(Settings):
     model: Model = CosineVGAE()
     posterior: AnyPosterior = DiagonalNormal()
     prior: AnyPrior = StandardNormal()
+    likelihood: AnyLikelihood = Bernoulli()
     training: GraphTraining = GraphTraining()
 
     @model_validator(mode="after")
@@ -194,6 +195,11 @@ class Config(Settings):
     def _latents_fit_the_nodes(self) -> Config:
         reason = _refused(self.model.kind, self.posterior.kind, self.prior.kind)
         reason = reason or misfit_of_latents(self.posterior, self.prior)
+        if self.likelihood.kind != "bernoulli":
+            reason = (
+                f"likelihood.kind {self.likelihood.kind!r}: two nodes are linked or not; only "
+                "'bernoulli' can be had"
+            )
         if reason is not None:
             raise ValueError(reason)
         return self

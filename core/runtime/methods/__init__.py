@@ -6,6 +6,7 @@ that a run sees. No torch before something is built.
 
 from core.runtime.methods.build import (
     build_estimator,
+    build_likelihood,
     build_objective,
     build_posterior,
     build_prior,
@@ -18,12 +19,13 @@ from core.runtime.methods.gradients import (
     Reparameterised,
     misfit,
 )
-from core.runtime.methods.latents import AnyPosterior, AnyPrior, misfit_of_latents
+from core.runtime.methods.latents import AnyLikelihood, AnyPosterior, AnyPrior, misfit_of_latents
 from core.runtime.methods.objectives import ELBO, AnyObjective
 
 __all__ = [
     "ELBO",
     "AnyEstimator",
+    "AnyLikelihood",
     "AnyObjective",
     "AnyPosterior",
     "AnyPrior",
@@ -31,6 +33,7 @@ __all__ = [
     "Constant",
     "Reparameterised",
     "build_estimator",
+    "build_likelihood",
     "build_objective",
     "build_posterior",
     "build_prior",

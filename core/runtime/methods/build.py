@@ -44,6 +44,17 @@ POSTERIORS = {
     "gumbel-softmax": "GumbelSoftmaxPosterior",
     "uniform": "UniformPosterior",
 }
+SEQUENCES = ("gauss-markov", "markov")
+LIKELIHOODS = {
+    "bernoulli": "BernoulliLikelihood",
+    "normal": "NormalLikelihood",
+    "sigma-vae": "SigmaVAELikelihood",
+    "laplace": "LaplaceLikelihood",
+    "student-t": "StudentTLikelihood",
+    "categorical": "CategoricalLikelihood",
+    "discretized-logistic": "DiscretizedLogisticLikelihood",
+    "discretized-logistic-mixture": "DiscretizedLogisticMixtureLikelihood",
+}
 PRIORS = {
     "standard-normal": "StandardNormal",
     "learned-normal": "LearnedNormal",
@@ -72,7 +83,12 @@ def build_posterior(section: Any, features: int | None, latent: int, event_dims:
 
     arguments = _arguments(section)
     if section.kind == "flow":
-        arguments = {"kind": arguments.pop("flow"), "context": 0} | arguments
+        arguments["kind"] = arguments.pop("flow")
+    if section.kind in SEQUENCES:
+        raise UserError(
+            f"posterior.kind {section.kind!r}: it is over a sequence of latents; this model has "
+            "none, use 'diagonal-normal'"
+        )
     family = getattr(posteriors, POSTERIORS[section.kind])
     return _fitting(
         f"posterior.kind {section.kind!r}",
@@ -113,6 +129,24 @@ def build_prior(section: Any, latent: int, pseudo: Pseudo | None = None, classes
     sized = {"standard-normal": {}, "spherical-uniform": {}, "codebook": {"codes": latent}}
     family = getattr(priors, PRIORS[kind])
     return _fitting(where, lambda: family(**sized.get(kind, {"latent": latent}), **arguments))
+
+
+def build_likelihood(section: Any, features: int, outputs: int, event_dims: int = 1) -> Any:
+    """The likelihood of a section.
+
+    Args:
+        section: Which, with its own values.
+        features: Size of what it reads.
+        outputs: Number of variables in an example.
+        event_dims: Event dimensions, that of the variables included.
+    """
+    from core.variational import likelihoods
+
+    family = getattr(likelihoods, LIKELIHOODS[section.kind])
+    return _fitting(
+        f"likelihood.kind {section.kind!r}",
+        lambda: family(features, outputs, event_dims=event_dims, **_arguments(section)),
+    )
 
 
 def _fitting(where: str, build: Callable[[], Any]) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from core.runtime.sections import Section
 
@@ -52,6 +52,9 @@ class Flow(Section):
     kind: Literal["flow"] = "flow"
     flow: FlowKind = Field(default="realnvp", description="which kind of layer")
     layers: PositiveInt = Field(default=4, description="how many layers")
+    context: NonNegativeInt = Field(
+        default=0, description="numbers of each example that the layers know"
+    )
     hidden: Hidden = (32,)
 
 
@@ -71,6 +74,18 @@ class Delta(Section):
     """One point: no noise."""
 
     kind: Literal["delta"] = "delta"
+
+
+class GaussMarkov(Section):
+    """A Gaussian chain over a sequence, by message passing under its linear-dynamics prior."""
+
+    kind: Literal["gauss-markov"] = "gauss-markov"
+
+
+class Markov(Section):
+    """A Gaussian chain over a sequence with a transition of its own."""
+
+    kind: Literal["markov"] = "markov"
 
 
 class Categorical(Section):
@@ -105,7 +120,9 @@ AnyPosterior = Annotated[
     | Delta
     | Categorical
     | GumbelSoftmax
-    | Uniform,
+    | Uniform
+    | GaussMarkov
+    | Markov,
     Field(discriminator="kind"),
 ]
 
@@ -177,6 +194,18 @@ class LinearDynamics(Section):
     """A sequence under linear dynamics."""
 
     kind: Literal["linear-dynamics"] = "linear-dynamics"
+    spectrum: Literal["stable", "circle", "real"] = Field(
+        default="stable", description="where the eigenvalues may lie"
+    )
+    stationary: bool = Field(
+        default=False, description="whether the first step has the process's own spread"
+    )
+    half_lives: tuple[PositiveFloat, PositiveFloat] = Field(
+        default=(1.0, 100.0), description="slowest and fastest decay to start with, in steps"
+    )
+    periods: tuple[PositiveFloat, PositiveFloat] = Field(
+        default=(4.0, 100.0), description="shortest and longest period to start with, in steps"
+    )
 
 
 class Codebook(Section):
@@ -198,6 +227,93 @@ AnyPrior = Annotated[
     | ClassConditionalNormal
     | LinearDynamics
     | Codebook,
+    Field(discriminator="kind"),
+]
+
+Learned = Annotated[
+    Literal["fixed", "shared", "per_variable", "predicted"],
+    Field(description="what of the scale is learned"),
+]
+Scale = Annotated[PositiveFloat, Field(description="scale in the data's unit, or its start")]
+
+
+class Bernoulli(Section):
+    """Yes or no."""
+
+    kind: Literal["bernoulli"] = "bernoulli"
+
+
+class Normal(Section):
+    """Real numbers with Gaussian noise."""
+
+    kind: Literal["normal"] = "normal"
+    scale: Scale = 1.0
+    learned: Learned = "fixed"
+    floor: NonNegativeFloat = Field(default=0.0, description="least scale: the data's resolution")
+
+
+class SigmaVAE(Section):
+    """Real numbers with the Gaussian noise that fits a batch best."""
+
+    kind: Literal["sigma-vae"] = "sigma-vae"
+
+
+class Laplace(Section):
+    """Real numbers with more outliers than Gaussian noise has."""
+
+    kind: Literal["laplace"] = "laplace"
+    scale: Scale = 1.0
+    learned: Learned = "fixed"
+    floor: NonNegativeFloat = Field(default=0.0, description="least scale: the data's resolution")
+
+
+class StudentT(Section):
+    """Real numbers with many outliers."""
+
+    kind: Literal["student-t"] = "student-t"
+    freedom: PositiveFloat = Field(default=4.0, description="degrees of freedom")
+    scale: Scale = 1.0
+    learned: Learned = "fixed"
+
+
+class CategoricalLikelihood(Section):
+    """One of several classes for each variable."""
+
+    kind: Literal["categorical"] = "categorical"
+    classes: Annotated[int, Field(ge=2)] = Field(default=2, description="how many classes")
+
+
+class DiscretizedLogistic(Section):
+    """Numbers on a grid, such as pixels."""
+
+    kind: Literal["discretized-logistic"] = "discretized-logistic"
+    low: float = Field(default=0.0, description="lowest value of the grid")
+    high: float = Field(default=1.0, description="highest value of the grid")
+    bins: Annotated[int, Field(ge=2)] = Field(default=256, description="values of the grid")
+    scale: Scale = 0.1
+    learned: Learned = "predicted"
+
+
+class DiscretizedLogisticMixture(Section):
+    """Numbers on a grid, of which several may be likely."""
+
+    kind: Literal["discretized-logistic-mixture"] = "discretized-logistic-mixture"
+    components: PositiveInt = Field(default=5, description="how many logistics")
+    low: float = Field(default=0.0, description="lowest value of the grid")
+    high: float = Field(default=1.0, description="highest value of the grid")
+    bins: Annotated[int, Field(ge=2)] = Field(default=256, description="values of the grid")
+    scale: Scale = 0.1
+
+
+AnyLikelihood = Annotated[
+    Bernoulli
+    | Normal
+    | SigmaVAE
+    | Laplace
+    | StudentT
+    | CategoricalLikelihood
+    | DiscretizedLogistic
+    | DiscretizedLogisticMixture,
     Field(discriminator="kind"),
 ]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Size, Tensor
@@ -46,6 +47,9 @@ class Product(Distribution):
 class Diagonal(Product):
     """Shapes of a distribution of numbers whose last ``event_dims`` dimensions are one event."""
 
+    bounded = False  # whether there are numbers outside its support
+    checks_values = False  # whether log_prob then also looks at them, see `checking_values`
+
     def __init__(self, shape: Size, event_dims: int) -> None:
         if not 0 <= event_dims <= len(shape):
             raise ValueError(
@@ -68,6 +72,10 @@ class Diagonal(Product):
                 f"{type(self).__name__}: value of shape {tuple(value.shape)} does not end in the "
                 f"event shape {tuple(self._event_shape)}"
             )
+        if self.bounded and Diagonal.checks_values:
+            from core.variational.likelihoods.support import check_support
+
+            check_support(self, value)
 
     @property
     def support(self) -> constraints.Constraint:
@@ -80,6 +88,19 @@ class Diagonal(Product):
         What torch's registry knows of the univariate families is then known of ours.
         """
         return self
+
+
+@contextlib.contextmanager
+def checking_values() -> Iterator[None]:
+    """Let densities of bounded support look at every value, and say how to mend it.
+
+    For the first batch of a training: it costs more than the density.
+    """
+    Diagonal.checks_values = True
+    try:
+        yield
+    finally:
+        Diagonal.checks_values = False
 
 
 def check_same_event(posterior: Distribution, prior: Distribution) -> None:

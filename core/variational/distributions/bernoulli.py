@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -11,6 +10,8 @@ from torch.distributions import Bernoulli, constraints, register_kl
 from torch.nn import functional
 
 from core.variational.distributions.base import Diagonal, at_least_single, check_same_event
+
+MINUS_ONE = torch.tensor(-1.0)
 
 
 class LogitsBernoulli(Diagonal):
@@ -32,6 +33,8 @@ class LogitsBernoulli(Diagonal):
         >>> LogitsBernoulli(torch.zeros(3, 2)).log_prob(torch.ones(3, 2)).shape
         torch.Size([3])
     """
+
+    bounded = True
 
     def __init__(self, logits: Tensor, event_dims: int = 1) -> None:
         self.logits = logits = at_least_single(logits)
@@ -89,20 +92,11 @@ class LogitsBernoulli(Diagonal):
         # One kernel forward and one backward, where value * logits - softplus(logits) takes three;
         # weighed by -1 it is the log probability.
         cross_entropy = functional.binary_cross_entropy_with_logits
-        return self._sum(cross_entropy(logits, value, _minus_one(logits), reduction="none"))
+        return self._sum(cross_entropy(logits, value, MINUS_ONE, reduction="none"))
 
     def entropy(self) -> Tensor:
         """Return the entropy in nats, of shape ``batch``."""
         return self._sum(functional.softplus(self.logits) - self.logits * self.logits.sigmoid())
-
-
-def _minus_one(like: Tensor) -> Tensor:
-    return _constant(-1.0, like.dtype, like.device)
-
-
-@functools.lru_cache(maxsize=16)
-def _constant(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.full((), value, dtype=dtype, device=device)
 
 
 @register_kl(LogitsBernoulli, LogitsBernoulli)

@@ -32,6 +32,7 @@ class _EvenGrid(constraints.Constraint):
 class Gridded(Diagonal):
     """What distributions on an even grid share: the grid, and sums over it one bin at a time."""
 
+    bounded = True
     low: float
     high: float
     bins: int

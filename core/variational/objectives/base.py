@@ -30,14 +30,14 @@ class Loss:
             (``"lower"``), at least it (``"upper"``), or neither (``"none"``), as where the model
             has no latents.
         terms: Scalars for the history: ``log_likelihood/<name>``, ``kl/<latent>``,
-            ``penalty/<name>``, weights. No gradient.
+            ``penalty/<name>``, weights. No gradient; what is known without the batch is a number.
     """
 
     loss: Tensor
     value: Tensor
     unit: str = "nats per example"
     bound: Bound = "lower"
-    terms: Mapping[str, Tensor] = field(default_factory=dict)
+    terms: Mapping[str, Tensor | float] = field(default_factory=dict)
 
 
 class Objective(Protocol):
@@ -71,7 +71,7 @@ class Account:
     penalties: dict[str, Tensor]
     weights: dict[str, float]
     value: Tensor
-    terms: dict[str, Tensor]
+    terms: dict[str, Tensor | float]
 
     @property
     def gain(self) -> Tensor:
@@ -95,8 +95,9 @@ def take_account(
     applied = weights_of(evidence, weights) if weights or evidence.weights else {}
     likelihoods = {n: batch_mean(term, evidence) for n, term in evidence.log_likelihood.items()}
     penalties: dict[str, Tensor] = {}
-    terms = {f"log_likelihood/{name}": term.detach() for name, term in likelihoods.items()}
-    value = total([*terms.values()])
+    reported = {f"log_likelihood/{name}": term.detach() for name, term in likelihoods.items()}
+    value = total([*reported.values()])
+    terms: dict[str, Tensor | float] = {**reported}
     for name, divergence in divergences.items():
         terms[f"kl/{name}"] = rate = divergence.detach()
         value = value - rate
@@ -135,9 +136,9 @@ def batch_mean(term: Tensor, evidence: Evidence) -> Tensor:
         term: Of shape ``(samples, batch)`` or ``(batch,)``.
         evidence: Whose samples may be weighted and whose examples may be unobserved.
     """
-    weights, seen = evidence.sample_weights, evidence.observed
-    if weights is None and seen is None:
+    if evidence.plain:
         return term.mean()
+    weights, seen = evidence.sample_weights, evidence.observed
     if weights is not None and term.dim() > 1:
         term = (weights * term).sum(0)
     if seen is None:
@@ -283,32 +284,31 @@ def weights_of(evidence: Evidence, weights: Mapping[str, float]) -> dict[str, fl
 
 def weights_of_kl(
     beta: float, likelihoods: Mapping[str, Tensor], weights: Mapping[str, float]
-) -> dict[str, Tensor]:
+) -> dict[str, Tensor | float]:
     """Return the weight of the KL, and the same over the weight of the likelihood."""
-    first = next(iter(likelihoods.values())).detach()
     if not weights or len(set(weights.values())) == 1:
         weight = next(iter(weights.values()), 1.0)
-        applied = scalar(first, beta)
-        return {"beta": applied, "effective_beta": applied if weight == 1 else applied / weight}
+        return {"beta": beta, "effective_beta": beta / weight if weight else math.inf}
+    first = next(iter(likelihoods.values()))
     tiny = torch.finfo(first.dtype).tiny  # all terms 0: the plain mean of the weights
     sizes = {name: term.detach().abs() + tiny for name, term in likelihoods.items()}
     scaled = total([weights[name] * size for name, size in sizes.items()])
     return {
-        "beta": scalar(first, beta),
+        "beta": beta,
         "effective_beta": beta * total(list(sizes.values())) / scaled,
     }
 
 
 def _weighted(
     likelihoods: Mapping[str, Tensor], weights: Mapping[str, float]
-) -> dict[str, Tensor]:
+) -> dict[str, Tensor | float]:
     """Return the terms whose weight is not 1 as they stand in the loss, with their weights."""
-    terms = {}
+    terms: dict[str, Tensor | float] = {}
     for name, weight in weights.items():
         if weight != 1:
             term = likelihoods[name].detach()
             terms[f"weighted_log_likelihood/{name}"] = weight * term
-            terms[f"weight/{name}"] = scalar(term, weight)
+            terms[f"weight/{name}"] = weight
     return terms
 
 
@@ -320,13 +320,3 @@ def total(terms: list[Tensor]) -> Tensor:
 def times(term: Tensor, weight: float) -> Tensor:
     """Return the product, without a kernel for a weight of 1."""
     return term if weight == 1 else term * weight
-
-
-def scalar(like: Tensor, value: float) -> Tensor:
-    """Return a number as a tensor of the same type and device; never to be changed in place."""
-    return _scalar(value, like.dtype, like.device)
-
-
-@functools.lru_cache(maxsize=64)
-def _scalar(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.full((), value, dtype=dtype, device=device)

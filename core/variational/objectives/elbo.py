@@ -18,7 +18,6 @@ from core.variational.objectives.base import (
     check_settings,
     mean_divergences,
     require_latents,
-    scalar,
     score_surrogate,
     take_account,
     times,
@@ -158,7 +157,7 @@ class Capacity:
         for name, divergence in account.divergences.items():
             target = factor * self.capacities.get(name, self.capacity)
             costs.append(self.gamma * (divergence - target).abs())
-            account.terms[f"capacity/{name}"] = scalar(account.value, target)
+            account.terms[f"capacity/{name}"] = target
         return closed(account, costs, evidence, None)
 
 
@@ -291,7 +290,9 @@ class VIB:
         elbo = ELBO(self.samples, self.beta, self.schedule, weights=self.weights)(
             evidence, fraction
         )
-        value = total([elbo.terms[f"log_likelihood/{name}"] for name in evidence.log_likelihood])
+        value = total(
+            [batch_mean(term.detach(), evidence) for term in evidence.log_likelihood.values()]
+        )
         return Loss(elbo.loss, value, bound="none", terms=elbo.terms)
 
 

@@ -18,7 +18,6 @@ from core.variational.objectives.base import (
     batch_mean,
     check_evidence,
     check_settings,
-    scalar,
     times,
     total,
     weights_of,
@@ -248,7 +247,7 @@ def _quadrature(estimator: object) -> bool:
     return not getattr(estimator, "unbiased_for", True)
 
 
-def _log_weights(evidence: Evidence) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+def _log_weights(evidence: Evidence) -> tuple[Tensor, Tensor, dict[str, Tensor | float]]:
     """Return the log importance weights to train on, the honest ones, and what is reported.
 
     They differ where the evidence weighs its likelihood terms. The honest ones have no gradient.
@@ -261,12 +260,12 @@ def _log_weights(evidence: Evidence) -> tuple[Tensor, Tensor, dict[str, Tensor]]
     honest = log_weights.detach()
     if any(weight != 1 for weight in applied.values()):
         honest = (total([*likelihoods.values()]) - ratio).detach()
-    terms = {
+    terms: dict[str, Tensor | float] = {
         f"log_likelihood/{name}": batch_mean(term.detach(), evidence)
         for name, term in evidence.log_likelihood.items()
     }
     terms |= {f"kl/{name}": batch_mean(ratio.detach(), evidence) for name, ratio in ratios.items()}
-    terms |= {f"weight/{n}": scalar(ratio, w) for n, w in applied.items() if w != 1}
+    terms |= {f"weight/{n}": w for n, w in applied.items() if w != 1}
     weights = evidence.sample_weights
     if weights is not None:
         share = weights.log() + math.log(len(weights))
@@ -339,7 +338,7 @@ def _refuse_doubly(evidence: Evidence, who: Renyi | CUBO) -> None:
 
 
 def _penalised(
-    loss: Tensor, value: Tensor, evidence: Evidence, terms: dict[str, Tensor], bound: Bound
+    loss: Tensor, value: Tensor, evidence: Evidence, terms: dict[str, Tensor | float], bound: Bound
 ) -> Loss:
     for name, penalty in evidence.penalties.items():
         mean = batch_mean(penalty, evidence)

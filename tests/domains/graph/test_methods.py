@@ -82,6 +82,7 @@ def first_loss(config: Any, data: Path) -> Loss:
         (("prior.kind=linear-dynamics",), "nodes have no order in time"),
         (("prior.kind=class-conditional",), "links are predicted without labels"),
         (("prior.kind=codebook",), "a node's latent is a vector"),
+        (("likelihood.kind=normal",), "two nodes are linked or not"),
         (("posterior.kind=categorical",), "links are inner products of real vectors"),
         (("posterior.kind=full-normal",), "'cosine-vgae' makes mean and scale"),
         ((VGAE, "posterior.kind=power-spherical"), "set prior.kind to 'spherical-uniform'"),
