@@ -7,6 +7,7 @@ then a `DiagonalNormal`, so that the very classes of a training are tested.
 from __future__ import annotations
 
 import math
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -15,6 +16,32 @@ from torch.distributions import MultivariateNormal
 
 from core.variational.distributions import DiagonalNormal
 from core.variational.evidence import Evidence, Latent
+
+
+@runtime_checkable
+class Exact(Protocol):
+    """A model of continuous latents that says its own log-likelihood exactly."""
+
+    @property
+    def latent(self) -> int:
+        """Number of latent dimensions in all."""
+        ...
+
+    def log_evidence(self, x: Tensor) -> Tensor:
+        """Return the exact log-likelihood of each example, in nats."""
+        ...
+
+    def sample(self, examples: int) -> Tensor:
+        """Draw from the model."""
+        ...
+
+    def evidence(self, batch: Tensor, samples: int = 1) -> Evidence:
+        """What the model says, from random draws."""
+        ...
+
+    def evidence_at(self, batch: Tensor, noise: Tensor) -> Evidence:
+        """What the model says at the draws that this noise makes, ``(samples, batch, latent)``."""
+        ...
 
 
 class LinearGaussian(nn.Module):
@@ -179,7 +206,7 @@ class TwoLevelLinearGaussian(nn.Module):
         )
 
 
-Exact = LinearGaussian | TwoLevelLinearGaussian
+_Projected = LinearGaussian | TwoLevelLinearGaussian
 
 
 def cubature_noise(model: Exact, batch: Tensor) -> Float[Tensor, "samples batch latent"]:
@@ -228,7 +255,7 @@ def _orthogonal(weight: Tensor) -> Tensor:
     return weight
 
 
-def _projection(x: Tensor, model: Exact) -> tuple[Tensor, Tensor]:
+def _projection(x: Tensor, model: _Projected) -> tuple[Tensor, Tensor]:
     """Return :math:`W^T (x - b) / s^2` and the precision :math:`diag(W^T W) / s^2`."""
     precision = model.weight.square().sum(0) / model.scale**2
     return (x - model.bias) @ model.weight / model.scale**2, precision
@@ -242,16 +269,16 @@ def _standard(posterior: DiagonalNormal) -> DiagonalNormal:
     return DiagonalNormal(torch.zeros_like(posterior.loc), torch.ones_like(posterior.loc))
 
 
-def _bend(exact: DiagonalNormal, model: Exact) -> DiagonalNormal:
+def _bend(exact: DiagonalNormal, model: _Projected) -> DiagonalNormal:
     return DiagonalNormal(exact.loc + model.shift * exact.scale, exact.scale * model.stretch)
 
 
-def _observe(z: Tensor, model: Exact) -> DiagonalNormal:
+def _observe(z: Tensor, model: _Projected) -> DiagonalNormal:
     loc = z @ model.weight.T + model.bias
     return DiagonalNormal(loc, torch.full_like(loc, model.scale))
 
 
-def _log_evidence(x: Tensor, model: Exact, variances: Tensor) -> Tensor:
+def _log_evidence(x: Tensor, model: _Projected, variances: Tensor) -> Tensor:
     noise = model.scale**2 * torch.eye(len(model.bias)).to(model.weight)
     covariance = (model.weight * variances) @ model.weight.T + noise
     return MultivariateNormal(model.bias, covariance).log_prob(x)
