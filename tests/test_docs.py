@@ -52,3 +52,19 @@ def test_every_domain_has_a_page(domain: str) -> None:
 def test_every_decision_has_a_number_of_its_own() -> None:
     numbers = [path.name[:3] for path in (ROOT / "docs" / "decisions").glob("*.md")]
     assert sorted(numbers) == [f"{i + 1:03d}" for i in range(len(numbers))]
+
+
+def test_the_model_of_ones_own_runs_as_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Thirty lines: what the page says is what happens."""
+    (code,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "own-model.md").read_text(), re.S
+    )
+    written = [line for line in code.splitlines() if line and "import" not in line]
+    assert len(written) <= 30
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "own-model.md", "exec"), {"__name__": "own_model"})
+    nats = float(re.findall(r"tensor\((-[\d.]+)", capsys.readouterr().out)[0])
+    assert -25 < nats < -15
+    assert (tmp_path / "runs" / "digits" / "history.jsonl").exists()

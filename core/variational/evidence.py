@@ -157,6 +157,8 @@ class Evidence:
             value.
         observed: Which examples have anything observed; the others are skipped and counted. None
             if all have.
+        density: Whether every likelihood term is a log-density of the data. A distance between
+            features is none: no value then bounds the log-likelihood.
         plain: Whether a mean over samples and examples is a plain mean; not given but found out.
     """
 
@@ -165,6 +167,7 @@ class Evidence:
     penalties: Mapping[str, Tensor] = field(default_factory=dict)
     weights: Mapping[str, float] = field(default_factory=dict)
     observed: Bool[Tensor, " batch"] | None = None
+    density: bool = True
     plain: bool = field(init=False, default=True)
 
     def __post_init__(self) -> None:

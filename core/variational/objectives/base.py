@@ -115,7 +115,7 @@ def elbo_of(evidence: Evidence) -> Loss:
     """Return the plain ELBO of a batch with its terms, whatever is trained on; no gradient."""
     check_evidence(evidence, None, "ELBO")
     account = take_account(evidence, {}, mean_divergences(evidence))
-    bound = "lower" if evidence.latents else "none"
+    bound = "lower" if evidence.latents and evidence.density else "none"
     return Loss(-account.value, account.value, bound=bound, terms=account.terms)
 
 

@@ -384,4 +384,5 @@ def closed(
             costs.append(score_surrogate(evidence, account.weights, kl_weight))
             break
     loss = total(costs) - account.gain if costs else -account.gain
+    bound = bound if evidence.density else "none"
     return Loss(loss, account.value, bound=bound, terms=account.terms)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from core.variational.bayesian import PerExample
 from core.variational.estimators import learning_signal
 from core.variational.evidence import Evidence
 from core.variational.objectives.base import (
@@ -236,6 +237,14 @@ def check_multi_sample(evidence: Evidence, who: IWAE | Renyi | CUBO | VIS) -> No
     shape = check_evidence(evidence, "multi-sample", name)
     if not evidence.latents:
         raise ValueError(f"{name}: the evidence has no latents to weight; use ELBO")
+    shared = [
+        latent.name for latent in evidence.latents if isinstance(latent.posterior, PerExample)
+    ]
+    if shared:
+        raise ValueError(
+            f"{name}: latents {shared} belong to all examples, and their likelihood is an "
+            "expectation already; use ELBO"
+        )
     if evidence.sample_weights is None and shape[0] != who.samples:
         raise ValueError(f"{name}: {shape[0]} samples in the evidence, expected {who.samples}")
     unfit = [latent.estimator.kind for latent in evidence.latents if _quadrature(latent.estimator)]
@@ -343,4 +352,4 @@ def _penalised(
     for name, penalty in evidence.penalties.items():
         mean = batch_mean(penalty, evidence)
         loss, terms[f"penalty/{name}"] = loss + mean, mean.detach()
-    return Loss(loss, value, bound=bound, terms=terms)
+    return Loss(loss, value, bound=bound if evidence.density else "none", terms=terms)
