@@ -9,14 +9,16 @@ import torch
 from torch import Tensor
 from torch.distributions import (
     Bernoulli,
+    Beta,
     Categorical,
     Dirichlet,
     Gamma,
     Independent,
     OneHotCategorical,
 )
+from torch.nn import functional
 
-from core.variational.distributions import DiagonalNormal, stop_gradient
+from core.variational.distributions import DiagonalNormal, VonMisesFisher, stop_gradient
 from core.variational.estimators import (
     BOTH,
     ESTIMATORS,
@@ -35,6 +37,7 @@ from core.variational.estimators import (
 from core.variational.evidence import Evidence, Latent
 from core.variational.exact import small_linear_gaussian
 from core.variational.objectives import CUBO, ELBO, IWAE, Renyi
+from core.variational.posteriors import GumbelSoftmax
 
 MODEL = small_linear_gaussian()
 torch.manual_seed(5)
@@ -256,6 +259,50 @@ def test_s048_a_dirichlet_is_a_gamma_over_its_sum() -> None:
     leaf = start.clone().requires_grad_()
     (exact,) = torch.autograd.grad(leaf @ weight / leaf.sum(), leaf)
     assert worst_z(measured, exact.expand(2, -1)) < 3.5
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0])
+def test_a_relaxed_category_has_a_biased_gradient_and_is_caught(temperature: float) -> None:
+    logits = torch.tensor([0.3, -1.0, 0.8], dtype=torch.float64)
+
+    def curved(c: Tensor) -> Tensor:
+        return (c @ torch.tensor([1.0, -1.0, 2.0], dtype=c.dtype)).square()
+
+    leaf = logits.expand(20_000, -1).clone().requires_grad_()
+    relaxed = GumbelSoftmax(temperature, leaf).rsample()
+    (measured,) = torch.autograd.grad(curved(relaxed).sum(), leaf)
+    single = logits.clone().requires_grad_()
+    exact = single.softmax(-1) @ curved(torch.eye(3, dtype=torch.float64))
+    (wanted,) = torch.autograd.grad(exact, single)
+    assert worst_z(measured, wanted.expand(2, -1)) > 10
+
+
+FAMILIES: dict[str, tuple[Callable[[Tensor], Any], list[float]]] = {
+    "Normal": (lambda p: DiagonalNormal(p[..., :2], p[..., 2:].exp()), [0.5, -1.0, 0.2, -0.3]),
+    "Gamma": (lambda p: Independent(Gamma(p[..., :1].exp(), p[..., 1:].exp()), 1), [0.7, -0.2]),
+    "Beta": (lambda p: Independent(Beta(p[..., :1].exp(), p[..., 1:].exp()), 1), [0.7, 0.2]),
+    "Dirichlet": (lambda p: Dirichlet(p.exp()), [0.3, 0.9, -0.2]),
+    "von Mises-Fisher": (
+        lambda p: VonMisesFisher(functional.normalize(p[..., :3], dim=-1), p[..., 3].exp()),
+        [0.6, 0.8, 0.1, 1.0],
+    ),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_reparameterised_and_score_gradients_have_one_mean(family: str) -> None:
+    build, start = FAMILIES[family]
+    parameters = torch.tensor(start, dtype=torch.float64)
+
+    def function(z: Tensor) -> Tensor:
+        return (z + 0.3 * z.square()).sum(-1) + z[..., 0].sin()
+
+    pathwise, score = (
+        expectation_gradient(build, parameters, function, estimator, 30_000)
+        for estimator in (Reparameterised(), ScoreFunction("batch"))
+    )
+    assert worst_z(pathwise, score) < 3.5
+    assert float(pathwise.var(0).sum()) < float(score.var(0).sum())
 
 
 def test_s065_sigma_points_match_mean_and_covariance() -> None:
