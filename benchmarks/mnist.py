@@ -1,7 +1,7 @@
 """ELBO, IWAE and DReG on MNIST for the same CPU time, one thread.
 
 The gated network 784-300-300-40 and back, all in the same loop: Adam, a cosine decay of the
-learning rate and a warm-up of the KL (ELBO only) over the time that a training is given. The
+learning rate and a warm-up of the KL over the time that a training is given. The
 training images are binarised anew at each step, the test images by one seeded draw; nats of this
 protocol cannot be compared with those of a fixed binarisation. Reported: the negative ELBO over
 the 10,000 test images, and the importance-weighted negative log-likelihood of 1,000 of them
@@ -56,7 +56,8 @@ class Method:
 
     def objective(self) -> Objective:
         """The objective."""
-        return IWAE(self.samples) if self.samples > 1 else ELBO(schedule=Linear(0.2))
+        warmup = Linear(0.2)
+        return IWAE(self.samples, warmup) if self.samples > 1 else ELBO(schedule=warmup)
 
     def draws(self) -> Estimator:
         """How latents are drawn."""

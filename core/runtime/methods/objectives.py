@@ -111,6 +111,7 @@ class IWAE(Objective):
 
     kind: Literal["iwae"] = "iwae"
     samples: AtLeastTwo = 5
+    scheduled: ClassVar[bool] = True
     multi_sample: ClassVar[bool] = True
 
 

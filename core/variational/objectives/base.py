@@ -7,7 +7,7 @@ import math
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -40,6 +40,7 @@ class Loss:
     terms: Mapping[str, Tensor | float] = field(default_factory=dict)
 
 
+@runtime_checkable
 class Objective(Protocol):
     """Evidence and the fraction of training done in, `Loss` out."""
 

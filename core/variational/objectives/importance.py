@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from core.variational.objectives.base import (
     total,
     weights_of,
 )
+from core.variational.schedules import Constant, Schedule
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,9 @@ class IWAE:
 
     .. math:: \log \frac1K \sum_{k=1}^K \frac{p(x, z_k)}{q(z_k \mid x)}, \quad z_k \sim q(z \mid x)
 
-    ``value`` is this bound in nats, and ``loss`` its negative. With reparameterised samples the
+    ``value`` is this bound in nats, and ``loss`` its negative; under a schedule, whose factor is
+    :math:`\beta`, it is the negative of the same of :math:`\log p(x \mid z) - \beta (\log q -
+    \log p)`. With reparameterised samples the
     gradient of the posterior gets noisier with :math:`K` (Rainforth et al. 2018,
     arXiv:1802.04537); estimator ``dreg`` mends it. An enumerated latent makes it exact.
     Weights that come with the evidence (a class balance) enter the loss and never the value.
@@ -43,23 +46,27 @@ class IWAE:
 
     Args:
         samples: Posterior draws for each example :math:`K`.
+        schedule: Factor on the weight of the KL by the fraction of training done.
 
     Raises:
         ValueError: If the evidence has no latents or another number of samples.
     """
 
     samples: int
+    schedule: Schedule = field(default_factory=Constant)
 
     def __post_init__(self) -> None:
         check_settings(self)
 
     def __call__(self, evidence: Evidence, fraction: float = 1.0) -> Loss:
-        """Return the bound; the fraction of the training changes nothing."""
+        """Return the loss at this fraction of the training, and the bound."""
         check_multi_sample(evidence, self)
-        log_weights, honest, terms = _log_weights(evidence)
+        beta = self.schedule(fraction)
+        log_weights, honest, terms = _log_weights(evidence, beta)
         value = batch_mean(_log_mean_exp(honest), evidence)
+        terms["beta"] = beta
         if any(latent.estimator.doubly for latent in evidence.latents):
-            loss = _doubly_reparameterised(log_weights, evidence)
+            loss = _doubly_reparameterised(log_weights, evidence, beta)
         else:
             loss = _with_scores(log_weights, _log_mean_exp, evidence)
         return _penalised(loss, value.detach(), evidence, terms, "lower")
@@ -256,18 +263,21 @@ def _quadrature(estimator: object) -> bool:
     return not getattr(estimator, "unbiased_for", True)
 
 
-def _log_weights(evidence: Evidence) -> tuple[Tensor, Tensor, dict[str, Tensor | float]]:
+def _log_weights(
+    evidence: Evidence, beta: float = 1.0
+) -> tuple[Tensor, Tensor, dict[str, Tensor | float]]:
     """Return the log importance weights to train on, the honest ones, and what is reported.
 
-    They differ where the evidence weighs its likelihood terms. The honest ones have no gradient.
+    They differ where the evidence weighs its likelihood terms or ``beta`` its KL. The honest ones
+    have no gradient.
     """
     ratios = {latent.name: latent.log_ratio() for latent in evidence.latents}
     likelihoods, applied = evidence.log_likelihood, weights_of(evidence, {})
     ratio = total([*ratios.values()])
     weighted = [times(term, applied.get(name, 1.0)) for name, term in likelihoods.items()]
-    log_weights = total(weighted) - ratio
+    log_weights = total(weighted) - times(ratio, beta)
     honest = log_weights.detach()
-    if any(weight != 1 for weight in applied.values()):
+    if beta != 1 or any(weight != 1 for weight in applied.values()):
         honest = (total([*likelihoods.values()]) - ratio).detach()
     terms: dict[str, Tensor | float] = {
         f"log_likelihood/{name}": batch_mean(term.detach(), evidence)
@@ -287,9 +297,14 @@ def _log_mean_exp(log_weights: Tensor) -> Tensor:
     return torch.logsumexp(log_weights, 0) - math.log(len(log_weights))
 
 
-def _doubly_reparameterised(log_weights: Tensor, evidence: Evidence) -> Tensor:
-    """Return a loss whose gradient is DReG's; the densities hold their parameters already."""
+def _doubly_reparameterised(log_weights: Tensor, evidence: Evidence, beta: float) -> Tensor:
+    """Return a loss whose gradient is DReG's; the densities hold their parameters already.
+
+    The score that is reparameterised again comes with the factor beta, hence a path weight of
+    w (1 - beta + beta w), of which the loss has the first w.
+    """
     normalised = torch.softmax(log_weights.detach(), 0)
+    again = 1 - beta + beta * normalised
     if evidence.penalties:
         raise ValueError(
             f"estimator 'dreg': the gradient of the penalties {list(evidence.penalties)} would "
@@ -303,7 +318,7 @@ def _doubly_reparameterised(log_weights: Tensor, evidence: Evidence) -> Tensor:
             )
         if latent.estimator.doubly and latent.value.requires_grad:
             shape = (*normalised.shape, *[1] * (latent.value.dim() - 2))
-            latent.value.register_hook(functools.partial(torch.mul, normalised.view(shape)))
+            latent.value.register_hook(functools.partial(torch.mul, again.view(shape)))
     return batch_mean(-(normalised * log_weights).sum(0), evidence)
 
 

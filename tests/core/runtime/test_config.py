@@ -222,9 +222,9 @@ def test_a_list_becomes_a_tuple(write: Write) -> None:
             "'iwae'",
         ),
         (
-            "objective:\n  kind: iwae\nschedule:\n  kind: linear\n",
-            "oak.yaml:7: schedule.kind 'linear': objective.kind 'iwae' has no weight to schedule; "
-            "leave schedule out, or use objective.kind 'elbo'",
+            "objective:\n  kind: renyi\nschedule:\n  kind: linear\n",
+            "oak.yaml:7: schedule.kind 'linear': objective.kind 'renyi' has no weight to "
+            "schedule; leave schedule out, or use objective.kind 'elbo'",
         ),
         (
             "objective:\n  kind: iwae\nestimator:\n  kind: path\n",

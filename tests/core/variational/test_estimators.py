@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pytest
@@ -38,6 +39,7 @@ from core.variational.evidence import Evidence, Latent
 from core.variational.exact import small_linear_gaussian
 from core.variational.objectives import CUBO, ELBO, IWAE, Renyi
 from core.variational.posteriors import GumbelSoftmax
+from core.variational.schedules import Linear
 
 MODEL = small_linear_gaussian()
 torch.manual_seed(5)
@@ -158,6 +160,29 @@ def test_estimators_of_iwae_50_are_unbiased_where_they_say_so_and_sticking_is_no
     variances = [float(each.var(0).sum()) for each in (doubly, vimco, reference)]
     assert variances == sorted(variances)
     assert variances[0] <= variances[2] / 100
+
+
+@dataclass(frozen=True)
+class Halfway:
+    """An objective in the middle of its warm-up."""
+
+    objective: Any
+
+    @property
+    def samples(self) -> int:
+        return self.objective.samples
+
+    def __call__(self, evidence: Evidence) -> Any:
+        return self.objective(evidence, 0.2)
+
+
+def test_dreg_stays_unbiased_while_the_weight_of_the_kl_rises() -> None:
+    objective = Halfway(IWAE(8, Linear(0.5)))
+    reference = gradients(objective, Reparameterised(), 40_000)
+    doubly = gradients(objective, DoublyReparameterised(), 40_000)
+    assert worst_z(doubly, reference) < 3.5
+    assert float(doubly.var(0).sum()) < float(reference.var(0).sum())
+    assert worst_z(doubly, gradients(IWAE(8), DoublyReparameterised(), 40_000)) > 10
 
 
 @pytest.mark.parametrize("objective", [IWAE(5), Renyi(0.5, 5), CUBO(5)])

@@ -89,7 +89,7 @@ def first_loss(config: Any, data: Path) -> Loss:
         ((VGAE, "prior.kind=spherical-uniform"), "set posterior.kind to 'von-mises-fisher'"),
         (("model.kind=gae", "prior.kind=mixture"), "'gae' has no noise"),
         (("objective.kind=iwae", "estimator.kind=path"), "its gradient is biased"),
-        (("objective.kind=iwae", "schedule.kind=linear"), "has no weight to schedule"),
+        (("objective.kind=renyi", "schedule.kind=linear"), "has no weight to schedule"),
         (("schedule.kind=linear", "schedule.warmup=1"), "should be less than 1"),
     ],
 )
