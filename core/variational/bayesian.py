@@ -592,9 +592,11 @@ class DiscriminativeLastLayer(nn.Module):
     The likelihood term is an expectation: objectives that weight samples make no bound of it.
 
     References:
-        Harrison, Willes and Snoek, ICLR 2024, theorem 2 (arXiv:2404.11599).
-        MacKay, "The Evidence Framework Applied to Classification Networks", 1992, for the
-        prediction by probit; Gibbs, PhD thesis, Cambridge 1997, for several classes.
+        Harrison, Willes and Snoek, "Variational Bayesian Last Layers", ICLR 2024, theorem 2
+        (arXiv:2404.11599).
+        MacKay, "The Evidence Framework Applied to Classification Networks", Neural Computation 4,
+        1992, for the prediction by probit; Gibbs, "Bayesian Gaussian Processes for Regression and
+        Classification", PhD thesis, Cambridge 1997, for several classes.
 
     Args:
         features: Size of the last dimension of its input; a bias is a feature that is always 1.
@@ -689,8 +691,8 @@ class GenerativeLastLayer(nn.Module):
     is an expectation: objectives that weight samples make no bound of it.
 
     References:
-        Harrison, Willes and Snoek, ICLR 2024, theorem 3 (arXiv:2404.11599); with diagonal
-        covariances.
+        Harrison, Willes and Snoek, "Variational Bayesian Last Layers", ICLR 2024, theorem 3
+        (arXiv:2404.11599); with diagonal covariances.
 
     Args:
         features: Size of the last dimension of its input.

@@ -102,7 +102,7 @@ class Path(Estimator):
     expectation is not 0: there it is biased, use `DoublyReparameterised`.
 
     References:
-        Roeder et al., "Sticking the Landing", NeurIPS 2017, eq. 8 (arXiv:1703.09194).
+        Roeder et al., "Sticking the Landing", NeurIPS 2017 (arXiv:1703.09194).
     """
 
     kind: ClassVar[str] = "path"
@@ -126,8 +126,8 @@ class DoublyReparameterised(Estimator):
 
     References:
         Tucker et al., "Doubly Reparameterized Gradient Estimators for Monte Carlo Objectives",
-        ICLR 2019, eq. 8 (arXiv:1810.04152); Bauer and Mnih, ICML 2021, for hierarchies
-        (arXiv:2101.11046).
+        ICLR 2019 (arXiv:1810.04152). Bauer and Mnih, "Generalized Doubly Reparameterized Gradient
+        Estimators", ICML 2021 (arXiv:2101.11046), for hierarchies.
     """
 
     kind: ClassVar[str] = "dreg"
@@ -173,7 +173,7 @@ class VIMCO(Estimator):
     Needs two samples or more. For an ELBO it is the leave-one-out baseline (RLOO).
 
     References:
-        Mnih and Rezende, "Variational Inference for Monte Carlo Objectives", ICML 2016, eq. 10
+        Mnih and Rezende, "Variational Inference for Monte Carlo Objectives", ICML 2016
         (arXiv:1602.06725).
     """
 
@@ -278,7 +278,7 @@ class Rejection(Estimator):
 
     References:
         Naesseth et al., "Reparameterization Gradients through Acceptance-Rejection Sampling
-        Algorithms", AISTATS 2017, eq. 5 and section 5 (arXiv:1610.05683).
+        Algorithms", AISTATS 2017 (arXiv:1610.05683).
 
     Args:
         boost: By how much the shape is raised, :math:`B`.

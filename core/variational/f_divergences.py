@@ -140,8 +140,7 @@ def alpha_divergence(order: float) -> FDivergence:
     1/2, half of Pearson's χ² at 2 and half of Neyman's at −1.
 
     References:
-        Cichocki and Amari, "Families of Alpha- Beta- and Gamma- Divergences", Entropy 12, 2010,
-        section 3.
+        Cichocki and Amari, "Families of Alpha- Beta- and Gamma- Divergences", Entropy 12, 2010.
 
     Args:
         order: :math:`\alpha`: the higher, the more it costs to miss mass of :math:`p`.

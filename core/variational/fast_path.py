@@ -14,7 +14,7 @@ inverse, which is what is used there.
 
 References:
     Vaitl, Winkler, Richter and Kessel, "Fast and Unified Path Gradient Estimators for Normalizing
-    Flows", ICLR 2024, section 3 (arXiv:2403.15881).
+    Flows", ICLR 2024 (arXiv:2403.15881).
     Roeder et al., "Sticking the Landing", NeurIPS 2017 (arXiv:1703.09194).
 """
 

@@ -30,7 +30,7 @@ class PosteriorMetric:
 
     References:
         Chadebec and Allassonnière, "A Geometric Perspective on Variational Autoencoders", NeurIPS
-        2022, section 4 (arXiv:2209.07370).
+        2022 (arXiv:2209.07370).
 
     Args:
         means: :math:`\mu_i`.
@@ -265,7 +265,7 @@ def geodesics(
     the straight line is given up for it, so that none is ever longer.
 
     References:
-        Arvanitidis et al., "Latent Space Oddity", ICLR 2018, section 2 (arXiv:1710.11379), for
+        Arvanitidis et al., "Latent Space Oddity", ICLR 2018 (arXiv:1710.11379), for
         least energy as least length at constant speed.
 
     Args:
@@ -425,8 +425,10 @@ def sample_uniform(
     the paper's way of generating.
 
     References:
-        Chadebec and Allassonnière, NeurIPS 2022, section 4.2 (arXiv:2209.07370).
-        Neal, "MCMC using Hamiltonian dynamics", 2011, sections 3 and 5.
+        Chadebec and Allassonnière, "A Geometric Perspective on Variational Autoencoders", NeurIPS
+        2022 (arXiv:2209.07370).
+        Neal, "MCMC using Hamiltonian dynamics", Handbook of Markov Chain Monte Carlo, 2011
+        (arXiv:1206.1901).
 
     Args:
         metric: The metric, of a finite volume: its decay must be positive.

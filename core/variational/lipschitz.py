@@ -108,7 +108,8 @@ class InverseLipschitzDecoder(nn.Module):
     bound that grows as :math:`L^2`: the constant sets how far from collapse the model stays.
 
     References:
-        Kinoshita et al., ICML 2023, sections 3 and 4 (arXiv:2304.12770).
+        Kinoshita et al., "Controlling Posterior Collapse by an Inverse Lipschitz Constraint on the
+        Decoder Network", ICML 2023, sections 3 and 4 (arXiv:2304.12770).
 
     Args:
         latent: Latent dimensions.

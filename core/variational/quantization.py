@@ -330,7 +330,7 @@ class RoundingQuantizer(nn.Module):
         the noise.
         Theis et al., "Lossy Image Compression with Compressive Autoencoders", ICLR 2017, section
         2.1 (arXiv:1703.00395), for straight-through.
-        Agustsson and Theis, "Universally Quantized Neural Compression", NeurIPS 2020, section 4
+        Agustsson and Theis, "Universally Quantized Neural Compression", NeurIPS 2020
         (arXiv:2006.09952), for soft rounding.
 
     Args:
@@ -385,7 +385,8 @@ def soft_round(value: Tensor, sharpness: float) -> Tensor:
         + \frac{\tanh(\alpha r)}{2 \tanh(\alpha / 2)}, \quad r = y - \lfloor y \rfloor - \tfrac12
 
     References:
-        Agustsson and Theis, NeurIPS 2020, section 4.1 (arXiv:2006.09952).
+        Agustsson and Theis, "Universally Quantized Neural Compression", NeurIPS 2020
+        (arXiv:2006.09952).
 
     Args:
         value: What to round.
@@ -436,7 +437,8 @@ def soft_round_conditional_mean(value: Tensor, sharpness: float) -> Tensor:
     for a locally constant density of :math:`y`.
 
     References:
-        Agustsson and Theis, NeurIPS 2020, section 4.2 (arXiv:2006.09952).
+        Agustsson and Theis, "Universally Quantized Neural Compression", NeurIPS 2020
+        (arXiv:2006.09952).
 
     Args:
         value: A softly rounded value with noise.

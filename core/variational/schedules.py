@@ -241,7 +241,7 @@ class Exponential:
     .. math:: a \, (b / a)^{\min(1, t / w)}
 
     References:
-        Jang et al., "Categorical Reparameterization with Gumbel-Softmax", ICLR 2017, section 4.3
+        Jang et al., "Categorical Reparameterization with Gumbel-Softmax", ICLR 2017
         (arXiv:1611.01144), for the annealed temperature, there in steps.
 
     Args:

@@ -148,7 +148,7 @@ def quadratic_gradient_variance(
 
     References:
         Domke, "Provable Gradient Variance Guarantees for Black-Box Variational Inference", NeurIPS
-        2019, theorem 1 (arXiv:1906.08241); Kim et al., "Practical and Matching Gradient Variance
+        2019 (arXiv:1906.08241); Kim et al., "Practical and Matching Gradient Variance
         Bounds for Black-Box Variational Bayesian Inference", ICML 2023 (arXiv:2303.10472). The
         exact sum is derived here.
 

@@ -66,8 +66,9 @@ def information(
     denominators.
 
     References:
-        Poole et al., "On Variational Bounds of Mutual Information", ICML 2019, eq. 10-12
-        (arXiv:1905.06922); Hoffman and Johnson, "ELBO Surgery", 2016, for the decomposition.
+        Poole et al., "On Variational Bounds of Mutual Information", ICML 2019
+        (arXiv:1905.06922); Hoffman and Johnson, "ELBO Surgery", NIPS workshop on Advances in
+        Approximate Bayesian Inference, 2016, for the decomposition.
 
     Args:
         model: Any model; one without latents gives an empty mapping.

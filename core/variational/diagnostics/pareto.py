@@ -30,8 +30,8 @@ def pareto_k(log_weights: Tensor) -> Tensor:
     weights are bounded anyway): these give NaN.
 
     References:
-        Vehtari et al., "Pareto Smoothed Importance Sampling", JMLR 25(72), 2024, sections 2.4 and
-        3 (arXiv:1507.02646).
+        Vehtari et al., "Pareto Smoothed Importance Sampling", JMLR 25(72), 2024
+        (arXiv:1507.02646).
 
     Args:
         log_weights: Log importance weights of shape ``(samples, *batch)`` in nats, in the
@@ -62,7 +62,8 @@ def tail_size(samples: int) -> int:
     """Return how many of the largest weights are fitted.
 
     References:
-        Vehtari et al. 2024, section 3 (arXiv:1507.02646).
+        Vehtari et al., "Pareto Smoothed Importance Sampling", JMLR 25(72), 2024
+        (arXiv:1507.02646).
     """
     return min(samples // 5, math.ceil(3 * math.sqrt(samples)))
 

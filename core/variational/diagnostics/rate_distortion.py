@@ -62,7 +62,7 @@ def rate_distortion(
         most: Points for the plot at most; the first examples.
 
     References:
-        Alemi et al., "Fixing a Broken ELBO", ICML 2018, section 3 (arXiv:1711.00464).
+        Alemi et al., "Fixing a Broken ELBO", ICML 2018 (arXiv:1711.00464).
     """
     rates: dict[str, list[Tensor]] = {}
     distortions: dict[str, list[Tensor]] = {}

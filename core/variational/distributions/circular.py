@@ -32,7 +32,8 @@ class WrappedNormal(Diagonal):
 
     References:
         Mardia and Jupp, "Directional Statistics", Wiley 2000, sec. 3.5.7; Jona-Lasinio et al.,
-        Annals of Applied Statistics 6, 2012 (on the truncation).
+        "Spatial Analysis of Wave Direction Data Using Wrapped Gaussian Processes", Annals of
+        Applied Statistics 6, 2012 (on the truncation).
 
     Args:
         loc: Mean angle :math:`\mu` in radians, of shape ``(*batch, *event)``.

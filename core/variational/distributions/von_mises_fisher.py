@@ -218,8 +218,9 @@ def wood_versines(concentration: Tensor, dimension: int, shape: Size) -> Tensor:
     r"""Draw :math:`1 - \mu^\top x` of a von Mises–Fisher distribution by rejection, in float64.
 
     References:
-        Wood 1994, algorithm VM*, with :math:`1 - W` for :math:`W`, which keeps its digits at
-        large concentrations.
+        Wood, "Simulation of the von Mises Fisher distribution", Communications in Statistics 23,
+        1994, algorithm VM*, with :math:`1 - W` for :math:`W`, which keeps its digits at large
+        concentrations.
     """
     kappa = concentration.double().expand(shape).flatten()
     size = dimension - 1

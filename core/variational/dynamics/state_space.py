@@ -170,7 +170,8 @@ def rts_smoother(model: StateSpace, filtered: Filtered) -> Smoothed:
     """Smooth what `kalman_filter` gave, by a parallel scan from the end.
 
     References:
-        Särkkä and García-Fernández, 2021, section IV.
+        Särkkä and García-Fernández, "Temporal Parallelization of Bayesian Smoothers", IEEE TAC
+        66(1), 2021, section IV (arXiv:1905.13002).
     """
     gain, offset, noise = _backward_steps(model, filtered)
     last = (filtered.loc[..., -1:, :].unsqueeze(-1), filtered.covariance[..., -1:, :, :])

@@ -30,7 +30,8 @@ class LinearDynamicalSystem(nn.Module):
     from its mean times ``stretch``, each mean moved by ``shift`` marginal scales.
 
     References:
-        Ghahramani and Hinton, "Parameter Estimation for Linear Dynamical Systems", 1996.
+        Ghahramani and Hinton, "Parameter Estimation for Linear Dynamical Systems",
+        University of Toronto, technical report CRG-TR-96-2, 1996.
 
     Args:
         time: Number of steps :math:`T`.

@@ -75,7 +75,7 @@ class AutoregressiveLikelihood(nn.Module):
     not achieve.
 
     References:
-        Chen et al., "Variational Lossy Autoencoder", ICLR 2017, section 3.2 (arXiv:1611.02731).
+        Chen et al., "Variational Lossy Autoencoder", ICLR 2017, section 3.1 (arXiv:1611.02731).
         van den Oord et al., "Pixel Recurrent Neural Networks", ICML 2016, section 3.4, for masked
         convolutions (arXiv:1601.06759).
 

@@ -23,7 +23,7 @@ class DiscretizedLogisticLikelihood(LocationScale):
 
     References:
         Kingma et al., "Improving Variational Inference with Inverse Autoregressive Flow", NeurIPS
-        2016, app. C (arXiv:1606.04934).
+        2016 (arXiv:1606.04934).
 
     Args:
         features: Size of the last dimension of its input.

@@ -47,7 +47,8 @@ class InfoVAE:
     its proportion to the likelihood. ``value`` is the ELBO.
 
     References:
-        Zhao et al., "InfoVAE", AAAI 2019, eq. 6 (arXiv:1706.02262).
+        Zhao, Song and Ermon, "InfoVAE: Balancing Learning and Inference in Variational
+        Autoencoders", AAAI 2019 (arXiv:1706.02262).
 
     Args:
         alpha: :math:`\alpha`.
@@ -103,7 +104,7 @@ class WAE:
 
     References:
         Tolstikhin et al., "Wasserstein Auto-Encoders", ICLR 2018, eq. 4 (arXiv:1711.01558);
-        Kolouri et al., "Sliced-Wasserstein Autoencoder", ICLR 2019, eq. 11 (arXiv:1804.01947).
+        Kolouri et al., "Sliced-Wasserstein Autoencoder", ICLR 2019 (arXiv:1804.01947).
 
     Args:
         scale: :math:`\lambda`.

@@ -48,7 +48,8 @@ class ELBO:
 
     References:
         Kingma and Welling, "Auto-Encoding Variational Bayes", ICLR 2014, eq. 3 (arXiv:1312.6114).
-        Higgins et al., "beta-VAE", ICLR 2017, eq. 4, for the weight of the KL.
+        Higgins et al., "β-VAE: Learning Basic Visual Concepts with a Constrained Variational
+        Framework", ICLR 2017, eq. 4, for the weight of the KL.
         Kingma et al., "Improving Variational Inference with Inverse Autoregressive Flow", NeurIPS
         2016 (arXiv:1606.04934), for the free bits, there in groups of dimensions.
 
@@ -117,7 +118,7 @@ class Capacity:
     ``value`` is the ELBO.
 
     References:
-        Burgess et al., "Understanding disentangling in beta-VAE", 2018, eq. 8 (arXiv:1804.03599).
+        Burgess et al., "Understanding disentangling in β-VAE", 2018, eq. 8 (arXiv:1804.03599).
         Dupont, "Learning Disentangled Joint Continuous and Discrete Representations", NeurIPS
         2018, eq. 7, for one capacity for each group (arXiv:1804.00104).
 
@@ -171,7 +172,9 @@ class AutoGen:
     is the ELBO of the data alone.
 
     References:
-        Bowman et al., "Generating and reconstructing: AutoGen", 2018, eq. 10 (arXiv:1812.04458).
+        Mansbridge, Fierimonte, Feige and Barber, "Improving latent variable descriptiveness by
+        modelling rather than ad-hoc factors", Machine Learning 108, 2019 (arXiv:1806.04480, there
+        "… with AutoGen").
 
     Args:
         reconstructions: :math:`m`, at least 0.
@@ -205,7 +208,8 @@ class MultiBeta:
     ``value`` is the ELBO.
 
     References:
-        "Generated Loss, Augmented Training, and Multiscale VAE", 2019 (arXiv:1904.10446).
+        Chou and Hathi, "Generated Loss, Augmented Training, and Multiscale VAE", 2019
+        (arXiv:1904.10446).
 
     Args:
         betas: One for each block, in the order of the dimensions.
@@ -305,7 +309,7 @@ class RateDistortion:
     ``value`` is the ELBO :math:`-(R + D)`. The terms have the rate in nats and in bits.
 
     References:
-        Ballé et al., "End-to-end Optimized Image Compression", ICLR 2017, eq. 12
+        Ballé et al., "End-to-end Optimized Image Compression", ICLR 2017
         (arXiv:1611.01704); Alemi et al., "Fixing a Broken ELBO", ICML 2018 (arXiv:1711.00464).
 
     Args:

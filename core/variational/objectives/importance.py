@@ -83,9 +83,9 @@ class Renyi:
     only in the limit of many samples.
 
     References:
-        Li and Turner, "Rényi Divergence Variational Inference", NeurIPS 2016, eq. 10 and theorem
-        2 (arXiv:1602.02311). Liévin et al., ICML 2023, for its use with self-normalised weights
-        (arXiv:2210.06345).
+        Li and Turner, "Rényi Divergence Variational Inference", NeurIPS 2016, theorem 2
+        (arXiv:1602.02311). Liévin et al., "Variational Open-Domain Question Answering", ICML 2023
+        (arXiv:2210.06345), for its use with self-normalised weights.
 
     Args:
         alpha: The order :math:`\alpha`.
@@ -132,7 +132,7 @@ class CUBO:
     the model it would lower :math:`\log p(x)`, so hold them fixed, or use `VIS`.
 
     References:
-        Dieng et al., "Variational Inference via χ Upper Bound Minimization", NeurIPS 2017, eq. 3
+        Dieng et al., "Variational Inference via χ Upper Bound Minimization", NeurIPS 2017
         (arXiv:1611.00328).
 
     Args:
@@ -220,6 +220,10 @@ def effective_sample_size(log_weights: Tensor) -> Tensor:
     r"""Return how many equal weights would be worth the ones given along the first dimension.
 
     .. math:: 1 / \sum_k \tilde w_k^2, \quad \tilde w_k = w_k / \sum_i w_i
+
+    References:
+        Kong, "A Note on Importance Sampling Using Standardized Weights", University of Chicago,
+        technical report 348, 1992.
 
     Args:
         log_weights: Log importance weights of shape ``(samples, *batch)``, in nats.

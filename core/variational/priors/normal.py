@@ -80,7 +80,7 @@ class ConditionalNormal(Prior):
 
     References:
         Sohn, Lee and Yan, "Learning Structured Output Representation using Deep Conditional
-        Generative Models", NeurIPS 2015, eq. 4.
+        Generative Models", NeurIPS 2015.
 
     Args:
         features: Length of the context.
