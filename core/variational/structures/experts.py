@@ -36,8 +36,9 @@ def product_of_experts(
     Args:
         prior: The expert that is always there.
         experts: One for each view, over the same event.
-        present: Which views each example has; None for all. What stands in the others does not
-            matter.
+        present: Which views each example has; None for all. The parameters of the others do not
+            matter, but put zeros into the features that a network makes them from: where they
+            overflow, the gradient of its weights is NaN and not 0.
 
     Raises:
         ValueError: If one is no diagonal Normal, events differ, or the views are not as many.

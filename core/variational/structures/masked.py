@@ -108,8 +108,9 @@ def masked_event(
 
     For a posterior and its prior alike, with one mask. What is elsewhere has neither density nor
     divergence, closed forms stay closed, and samples have the filler there. No value at a masked
-    element matters, NaN included, and no gradient reaches its parameters; parameters of torch's
-    own distributions have to be finite there, those of ours need not.
+    element matters, NaN included, and no gradient reaches its parameters. Those of our own
+    distributions may be NaN there, those of torch's not. Put zeros into the features that a
+    network makes them from: where they overflow, the gradient of its weights is NaN and not 0.
 
     Args:
         distribution: Of batch shape ``(batch,)`` or ``(samples, batch)``.
