@@ -57,6 +57,100 @@ def metric(
     return plain | changes
 
 
+def diagnosis(heavy: int = 0, names: tuple[str, ...] = ("z",)) -> dict[str, Any]:
+    """What `Diagnosis.to_dict` gives, for 100 examples.
+
+    Args:
+        heavy: How many of them have a k-hat above 0.7.
+        names: The latent groups.
+    """
+    return {
+        "examples": 100,
+        "seed": 1,
+        "rate_distortion": {
+            "rate": estimate(20.0, (19.0, 21.0)),
+            "rates": {name: estimate(20.0, (19.0, 21.0)) for name in names},
+            "distortion": estimate(100.0, (97.0, 103.0)),
+            "distortions": {"links": estimate(100.0, (97.0, 103.0))},
+            "negative_elbo": estimate(120.0, (117.0, 123.0)),
+            "bits_per_dimension": unavailable("the number of dimensions was not given"),
+            "points": [[20.0 + i / 5, 100.0 - i / 10] for i in range(-50, 50)],
+            "unobserved": 0,
+        },
+        "importance": {
+            "log_likelihood": estimate(-118.5, (-121.5, -115.5)),
+            "standard_error": 0.2,
+            "effective_sample_size": 9.5,
+            "samples": 64,
+            "heavy_share": estimate(heavy / 100, (0.0, 1.0)),
+            "k_hat": {
+                "edges": [0.0, 0.5, 0.7, 1.0],
+                "counts": [80 - heavy, 20, heavy],
+                "below": 0,
+                "above": 0,
+                "undefined": 0,
+            },
+            "curve": [
+                {"samples": samples, "bound": estimate(bound, (bound - 3, bound + 3))}
+                for samples, bound in ((1, -120.0), (10, -119.0), (64, -118.5))
+            ],
+        },
+        "latents": {name: _latent() for name in names},
+        "collapse": unavailable("0 Normal likelihoods in the model"),
+        "gradients": {
+            group: {
+                "signal": estimate(4.0, (3.0, 5.0), 20),
+                "variance": estimate(1.0, (0.5, 1.5), 20),
+                "signal_to_noise": estimate(2.0, (1.5, 2.5), 20),
+                "parameters": 300,
+            }
+            for group in ("all", "decoder", "encoder")
+        },
+        "generated": unavailable("the model has no method 'generate(examples) -> batch'"),
+    }
+
+
+def _latent() -> dict[str, Any]:
+    return {
+        "dimensions": 4,
+        "active_units": estimate(3.0, (3.0, 4.0)),
+        "threshold": 0.01,
+        "variance_of_mean": [0.5, 0.9, 0.0, 0.2],
+        "kl_per_dimension": [12.0, 7.0, 1.0, 0.0],
+        "information": {
+            "mutual_information": unavailable("at least 4.6 nats"),
+            "lower": estimate(4.6, (4.6, 4.6)),
+            "upper": estimate(18.0, (17.0, 19.0)),
+            "rate": estimate(20.5, (19.0, 22.0)),
+            "marginal_kl": estimate(2.5, (2.0, 3.0)),
+            "limit": 4.605,
+            "rows": 100,
+        },
+        "aggregated": {
+            "distance": {
+                "value": 0.4, "floor": 0.001, "floor_95": 0.02, "p_value": 0.005, "n": 100,
+            },
+            "mean": [0.0, 0.1, 0.0, 0.2],
+            "variance": [1.0, 1.2, 1.0, 0.8],
+            "prior_mean": [0.0, 0.0, 0.0, 0.0],
+            "prior_variance": [1.0, 1.0, 1.0, 1.0],
+            "points": [[math.sin(i), math.cos(2 * i)] for i in range(100)],
+            "prior_points": [[math.cos(3 * i), math.sin(5 * i)] for i in range(100)],
+            "explained": 0.7,
+        },
+    }  # fmt: skip
+
+
+def estimate(value: float, interval: tuple[float, float] | None, n: int = 100) -> dict[str, Any]:
+    """A number of a diagnosis."""
+    return {"value": value, "interval": None if interval is None else [*interval], "n": n}
+
+
+def unavailable(reason: str) -> dict[str, Any]:
+    """What stands where there is none."""
+    return {"value": None, "reason": reason}
+
+
 def results() -> dict[str, Any]:
     """What ``metrics.json`` holds."""
     return {
@@ -72,20 +166,12 @@ def results() -> dict[str, Any]:
             "elbo": -120.0,
             "log_likelihood": {"links": -100.0},
             "kl": {"z": 20.0},
-            "importance_weighted": {"value": -118.5, "samples": 64, "se": 0.2},
             "bound": "lower",
             "unit": "nats per example",
             "beta": 1.0,
             "effective_beta": 0.8,
         },
-        "latents": {
-            "z": {
-                "active_units": 3,
-                "dimensions": 4,
-                "kl_per_dimension": [1.0, 12.0, 0.0, 7.0],
-                "closed_form": True,
-            }
-        },
+        "diagnosis": diagnosis(),
         "checkpoint": {"step": 30, "epoch": 15, "chosen_by": "valid auc"},
         "examples": 1054,
     }

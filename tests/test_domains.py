@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
 import math
 import os
@@ -146,6 +146,37 @@ def test_a_batch_is_a_function_of_its_place_alone(name: str, finished: Mapping[s
     later = value(first, 3)
     assert value(first, 1) == value(second, 1)
     assert value(second, 3) == later
+
+
+def test_a_model_with_latents_has_its_diagnosis_in_the_report(
+    name: str, finished: Mapping[str, Path]
+) -> None:
+    run = finished[name]
+    diagnosis = json.loads((run / "metrics.json").read_text())["diagnosis"]
+    html, markdown = ((run / file).read_text() for file in ("report.html", "report.md"))
+    assert ('id="latents"' in html) == bool(diagnosis["latents"])
+    drawn = {path.stem for path in (run / "figures").glob("diagnosis-*.svg")}
+    assert bool(drawn) == bool(diagnosis["latents"])
+    for group in diagnosis["latents"]:
+        assert f"Latents: {group}" in html
+        assert f"### Latents: {group}" in markdown
+    for figure in drawn:
+        assert f"(figures/{figure}.svg)" in markdown
+        assert f'id="figure-{figure}"' in html
+
+
+def test_diagnose_prints_the_numbers_of_the_evaluation(
+    name: str, finished: Mapping[str, Path], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run, out = finished[name], tmp_path / "diagnosis.html"
+    before = {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    assert latentworks(name, "diagnose", run, "--json", "--out", out) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["diagnosis"] == json.loads((run / "metrics.json").read_text())["diagnosis"]
+    assert out.read_text().startswith("<!DOCTYPE html>")
+    assert latentworks(name, "diagnose", run, "--out", out) == 2
+    assert "--force" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
 
 
 def test_the_same_settings_write_the_same_bytes(

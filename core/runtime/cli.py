@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -86,7 +86,7 @@ def build_app(
 
 def _add_domain_verbs(app: App, catalogue: Catalogue, name: str) -> None:
     stage_verbs = StageVerbs(catalogue, name)
-    for verb in ("ingest", "train", "evaluate", "report"):
+    for verb in ("ingest", "train", "evaluate", "report", "diagnose"):
         app.command(getattr(stage_verbs, verb), name=verb)
     for verb, function in catalogue.load_verbs(name).items():
         app.command(function, name=verb)
@@ -394,6 +394,52 @@ class StageVerbs:
         folder.refuse_existing(found / stages.REPORT, force)
         stages.report(domain, settings, found)
         print(found / stages.REPORT)
+
+    def diagnose(
+        self,
+        run: str,
+        /,
+        *,
+        samples: int | None = None,
+        split: Literal["test", "valid"] = "test",
+        out: Path | None = None,
+        force: Force = False,
+        runs: Root = folder.RUNS,
+        as_json: Json = False,
+    ) -> None:
+        """Say what the latents of a trained model are worth.
+
+        Args:
+            run: A run folder, or <domain>/<name>@latest.
+            samples: Importance samples for each example; those of the settings if not given.
+            split: The examples to look at.
+            out: Also write it to this file: .html with figures, .md or .json.
+        """
+        if samples is not None and samples < 2:
+            raise UserError(f"diagnose: --samples: got {samples}; there must be at least 2")
+        found, settings = self._existing(run, runs)
+        domain, stages = self._domain(), self._stages()
+        from core.runtime import evaluation
+        from core.runtime.diagnosis import document
+
+        if out is not None:
+            document.check_format(out)
+            folder.refuse_existing(out, force)
+        best = stages.best_checkpoint(settings, found)
+        model = stages.load_model(domain, settings, found)
+        folder.say(f"diagnose: {split} split")
+        looked = document.Looked(
+            domain=self.name,
+            name=settings.name,
+            identity=folder.read_json(found / "lineage.json")["identity"],
+            split=split,
+            checkpoint={key: best.record[key] for key in ("step", "epoch", "chosen_by", "score")},
+            diagnosis=evaluation.diagnose(domain, settings, found / "data", model, split, samples),
+        )
+        show_result(document.as_json(looked), as_json, document.text(looked))
+        if out is not None:
+            folder.write_atomic(out, document.document(looked, out.suffix))
+            folder.say(f"wrote {out}")
 
     def _domain(self) -> Any:
         return self.catalogue.load_domain(self.name)

@@ -16,6 +16,7 @@ from typing import Any
 import matplotlib as mpl
 from cycler import cycler
 from markupsafe import escape
+from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
@@ -156,22 +157,25 @@ def curve(
     return figure
 
 
-def bars(values: Sequence[float], x_label: str, y_label: str) -> Figure:
-    """Draw values as bars, largest first."""
+def bars(axes: Axes, values: Sequence[float], colours: Sequence[str] = ()) -> None:
+    """Draw values as bars, largest first; of many their outline, of very many part of it.
+
+    Args:
+        axes: Where.
+        values: In any order.
+        colours: Of the ordered bars; all alike if not given.
+    """
     ordered = sorted(values, reverse=True)
-    with style():
-        figure = Figure(figsize=(5.6, 2.2))
-        axes = figure.add_subplot()
-        if len(ordered) <= MOST_BARS:
-            axes.bar(range(1, len(ordered) + 1), ordered, width=0.8)
-        else:
-            axes.fill_between(range(1, len(ordered) + 1), ordered, step="mid", linewidth=0)
-        axes.set(xlabel=x_label, ylabel=y_label, ylim=(0, None))
-        axes.set_xlim(0.4, len(ordered) + 0.6)
-        axes.grid(axis="y")
-        axes.set_axisbelow(True)
-        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
-    return figure
+    place = range(1, len(ordered) + 1)
+    if len(ordered) <= MOST_BARS:
+        axes.bar(place, ordered, width=0.8, color=colours or None)
+    else:
+        apart = -(-len(ordered) // MOST_POINTS)
+        axes.fill_between(place[::apart], ordered[::apart], step="mid", linewidth=0)
+    axes.set_xlim(0.4, len(ordered) + 0.6)
+    axes.grid(axis="y")
+    axes.set_axisbelow(True)
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
 
 
 def _means(values: Sequence[float], size: int) -> list[float]:

@@ -19,6 +19,9 @@ from markupsafe import Markup
 from core.contract import Plot
 from core.runtime import figures
 from core.runtime.config import Settings, default_values, flat_settings
+from core.runtime.diagnosis.claims import claims, trust
+from core.runtime.diagnosis.plots import plots as diagnosis_plots
+from core.runtime.diagnosis.tables import checked, gain, notes, reason, tables
 from core.runtime.errors import UserError
 from core.runtime.folder import read_json, write_atomic
 from core.runtime.strict_yaml import read_yaml, shown
@@ -48,6 +51,12 @@ class Record:
     results: Mapping[str, Any]
     history: Sequence[Mapping[str, Any]]
 
+    @property
+    def diagnosis(self) -> Mapping[str, Any]:
+        """The diagnosis of a model with latents; nothing of one without."""
+        found = self.results.get("diagnosis") or {}
+        return found if found.get("latents") else {}
+
 
 @dataclass(frozen=True)
 class Drawing:
@@ -76,7 +85,7 @@ def render(run: Path, plots: Mapping[str, Plot], schema: type[Settings] = Settin
     """
     record = read_record(run)
     drawn = {
-        "latents": _latent_drawings(record.results.get("latents") or {}),
+        "diagnosis": diagnosis_drawings(record.diagnosis),
         "curves": _curve_drawings(record),
         "domain": [_drawing(name, plot) for name, plot in plots.items()],
     }
@@ -96,9 +105,22 @@ def read_record(run: Path) -> Record:
         settings=read_yaml(run / "settings.yaml").value,
         lineage=read_json(run / "lineage.json"),
         card=read_json(run / "data-card.json"),
-        results=read_json(run / "metrics.json"),
+        results=read_results(run / "metrics.json"),
         history=read_history(run / "history.jsonl"),
     )
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Read what `evaluate` measured.
+
+    Raises:
+        UserError: If the file is missing, or does not hold that.
+    """
+    results = read_json(path)
+    if not isinstance(results, dict):
+        raise UserError(f"{path}: holds no results; write it again: evaluate RUN --force")
+    checked(results.get("diagnosis"), path)
+    return results
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
@@ -220,7 +242,7 @@ def _content(record: Record, schema: type[Settings]) -> dict[str, Any]:
         "verdict": verdict(metrics),
         "groups": metric_rows(metrics),
         "evidence": _evidence(record),
-        "latents": record.results.get("latents") or {},
+        "diagnosis": diagnosis_content(record.diagnosis),
         "checkpoint": record.results.get("checkpoint"),
         "examples": record.results.get("examples"),
         "changed": {
@@ -268,9 +290,12 @@ def _evidence(record: Record) -> dict[str, Any] | None:
         ("\N{MINUS SIGN} KL", name, -value) for name, value in (evidence.get("kl") or {}).items()
     ]
     objective = record.settings.get("objective") or {}
-    weighted = evidence.get("importance_weighted")
+    closed = evidence.get("kl_closed_form") or {}
     return {
-        "terms": terms,
+        "terms": [
+            (kind, name, value, "by Monte Carlo" if closed.get(name) is False else "")
+            for kind, name, value in terms
+        ],
         "total": evidence.get("elbo"),
         "unit": evidence.get("unit", "nats per example"),
         "bound": evidence.get("bound"),
@@ -280,8 +305,22 @@ def _evidence(record: Record) -> dict[str, Any] | None:
         "kl": evidence.get("kl") or {},
         "weights": evidence.get("weights") or {},
         "penalties": evidence.get("penalties") or {},
-        "weighted": weighted,
-        "gap": weighted["value"] - evidence["elbo"] if weighted and "elbo" in evidence else None,
+        "weighted": _weighted(record.diagnosis),
+    }
+
+
+def _weighted(diagnosis: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The importance-weighted log-likelihood, None where there is none."""
+    importance = diagnosis.get("importance")
+    if importance is None or reason(importance) or reason(importance["log_likelihood"]):
+        return None
+    return {
+        "value": importance["log_likelihood"]["value"],
+        "n": importance["log_likelihood"]["n"],
+        "error": importance["standard_error"],
+        "samples": importance["samples"],
+        "gain": gain(diagnosis),
+        "trust": trust(importance),
     }
 
 
@@ -311,18 +350,17 @@ def _drawing(name: str, plot: Plot) -> Drawing:
     return Drawing(name, figures.svg(plot.figure), plot.caption)
 
 
-def _latent_drawings(latents: Mapping[str, Mapping[str, Any]]) -> list[Drawing]:
-    drawings = []
-    for name, latent in sorted(latents.items()):
-        values = latent.get("kl_per_dimension")
-        if values:
-            figure = figures.bars(values, f"dimension of {name}, sorted", "KL, nats per example")
-            caption = (
-                f"KL of each of the {len(values)} dimensions of {name}, largest first; "
-                f"they sum to {number(float(sum(values)))} nats per example."
-            )
-            drawings.append(_drawing(f"latent-{slug(name)}", Plot(figure=figure, caption=caption)))
-    return drawings
+def diagnosis_drawings(diagnosis: Mapping[str, Any]) -> list[Drawing]:
+    """The figures of a diagnosis; none for none."""
+    plots = diagnosis_plots(diagnosis) if diagnosis else {}
+    return [_drawing(name, plot) for name, plot in plots.items()]
+
+
+def diagnosis_content(diagnosis: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the templates show of a diagnosis."""
+    if not diagnosis:
+        return None
+    return {"claims": claims(diagnosis), "tables": tables(diagnosis), "notes": notes(diagnosis)}
 
 
 def _curve_drawings(record: Record) -> list[Drawing]:

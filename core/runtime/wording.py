@@ -42,11 +42,16 @@ def decimals_for(interval: Sequence[float] | None) -> int | None:
     return max(0, 1 - math.floor(math.log10((interval[1] - interval[0]) / 2)))
 
 
-def between(interval: Sequence[float] | None) -> str:
-    """Return an interval for reading, e.g. ``0.949 to 0.964``; empty where there is none."""
+def between(interval: Sequence[float] | None, decimals: int | None = None) -> str:
+    """Return an interval for reading, e.g. ``0.949 to 0.964``; empty where there is none.
+
+    Args:
+        interval: Its ends.
+        decimals: As many as the interval supports if not given.
+    """
     if interval is None:
         return ""
-    decimals = decimals_for(interval)
+    decimals = decimals_for(interval) if decimals is None else decimals
     return f"{number(float(interval[0]), decimals)} to {number(float(interval[1]), decimals)}"
 
 
