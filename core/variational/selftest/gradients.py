@@ -30,7 +30,8 @@ class PathEverywhere(Path):
     """The path derivative, declared unbiased where it is not: the control that has to fail.
 
     References:
-        Tucker et al., ICLR 2019, section 6 (arXiv:1810.04152), on its bias with several samples.
+        Tucker et al., "Doubly Reparameterized Gradient Estimators for Monte Carlo Objectives",
+        ICLR 2019 (arXiv:1810.04152), on its bias with several samples.
     """
 
     unbiased_for: ClassVar[frozenset[Target]] = BOTH
