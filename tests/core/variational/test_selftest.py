@@ -98,6 +98,20 @@ def test_the_self_test_says_the_same_again_and_leaves_the_global_random_stream_a
     assert torch.equal(torch.randn(4), expected)
 
 
+def test_a_part_runs_on_one_thread_and_gives_the_others_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = []
+    monkeypatch.setitem(PARTS, "flows", lambda: seen.append(torch.get_num_threads()) or [])
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        run_part("flows")
+        assert (seen, torch.get_num_threads()) == ([1], 2)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_every_flow_is_tested(whole: dict[str, dict[str, Check]]) -> None:
     assert whole["flows"]["inverse, float64"].cases == len(FLOWS)
 
