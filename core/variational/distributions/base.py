@@ -160,10 +160,12 @@ def factorwise_kl(posterior: Distribution, prior: Distribution) -> Tensor:
     dims = min(independent_dims(posterior), independent_dims(prior))
     if dims == 0:
         raise NotImplementedError("no dimension of the event is independent in both")
-    return kl_divergence(_plain(factors(posterior, dims)), _plain(factors(prior, dims)))
+    ours, theirs = factors(posterior, dims), factors(prior, dims)
+    return kl_divergence(as_univariate(ours), as_univariate(theirs))
 
 
-def _plain(factor: Distribution) -> Distribution:
+def as_univariate(factor: Distribution) -> Distribution:
+    """Return torch's name for a distribution of separate numbers; any other as it is."""
     if isinstance(factor, Diagonal) and factor.event_dims == 0:
         return factor.univariate()
     return factor

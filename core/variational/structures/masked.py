@@ -18,7 +18,6 @@ from torch import Generator, Size, Tensor
 from torch.distributions import Distribution, Independent, kl_divergence, register_kl
 
 from core.variational.distributions import (
-    Diagonal,
     DiagonalNormal,
     Product,
     check_same_event,
@@ -27,6 +26,7 @@ from core.variational.distributions import (
     independent_dims,
     stop_gradient,
 )
+from core.variational.distributions.base import as_univariate
 from core.variational.distributions.registry_examples import add_example
 from core.variational.estimators import REPARAMETERISED, Estimator
 from core.variational.evidence import Latent
@@ -195,7 +195,10 @@ def _kl_masked_masked(posterior: Masked, prior: Masked) -> Tensor:
     dims = min(independent_dims(ours), independent_dims(theirs))
     if any(size > 1 for size in _last(posterior.mask, posterior.event_dims - dims)):
         raise NotImplementedError("the mask divides what is not independent in both")
-    terms = factorwise_kl(ours, theirs) if dims else kl_divergence(_plain(ours), _plain(theirs))
+    if dims:
+        terms = factorwise_kl(ours, theirs)
+    else:
+        terms = kl_divergence(as_univariate(ours), as_univariate(theirs))
     return posterior._total(terms, dims)
 
 
@@ -228,12 +231,6 @@ def _without_last(mask: Tensor, dims: int) -> Tensor:
 def _same(mask: Tensor, other: Tensor) -> bool:
     where, there = ((each.data_ptr(), each.shape, each.stride()) for each in (mask, other))
     return where == there or bool((mask == other).all())  # no look at the values if it is one
-
-
-def _plain(distribution: Distribution) -> Distribution:
-    if isinstance(distribution, Diagonal) and not distribution.event_dims:
-        return distribution.univariate()
-    return distribution
 
 
 def _example(generator: Generator, scale: float) -> Masked:
