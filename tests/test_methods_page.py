@@ -354,7 +354,7 @@ def built(union: str, section: type[BaseModel]) -> type:
     tables: dict[str, Any] = {
         "objective": objectives.OBJECTIVES,
         "schedule": schedules.SCHEDULES,
-        "estimator": estimators.ESTIMATORS,
+        "estimator": {**estimators.ESTIMATORS, "relaxed": structures.Relaxed},
         "posterior": {
             "gauss-markov": dynamics.GaussMarkovPosterior,
             "markov": dynamics.MarkovPosterior,
@@ -375,20 +375,7 @@ def arguments_of(union: str, section: type[BaseModel]) -> dict[str, inspect.Para
     return dict(inspect.signature(constructor).parameters)
 
 
-def all_but(union: str, kind: str, fault: str) -> list[Any]:
-    """Every kind of the settings, one of them with a fault that is known."""
-    known = pytest.mark.xfail(strict=True, reason=fault)
-    return [
-        pytest.param(*each, marks=known if (each[0], kind_of(each[1])) == (union, kind) else ())
-        for each in METHODS
-    ]
-
-
-@pytest.mark.parametrize(
-    ("union", "section"),
-    all_but("likelihood", "sigma-vae", "settings lack momentum and floor: a TypeError when built"),
-    ids=named,
-)
+@pytest.mark.parametrize(("union", "section"), METHODS, ids=named)
 def test_a_section_has_the_keys_of_what_it_builds(union: str, section: type[BaseModel]) -> None:
     arguments = set(arguments_of(union, section))
     keys = {
@@ -400,11 +387,7 @@ def test_a_section_has_the_keys_of_what_it_builds(union: str, section: type[Base
     assert arguments - keys == left_out | (arguments - keys) & BY_THE_MODEL
 
 
-@pytest.mark.parametrize(
-    ("union", "section"),
-    all_but("likelihood", "discretized-logistic", "learned: 'predicted' here, not in the class"),
-    ids=named,
-)
+@pytest.mark.parametrize(("union", "section"), METHODS, ids=named)
 def test_a_default_of_the_settings_is_that_of_the_constructor(
     union: str, section: type[BaseModel]
 ) -> None:

@@ -25,7 +25,8 @@ from torch.distributions import (
     MultivariateNormal,
 )
 
-from core.variational.distributions import DiagonalNormal, as_diagonal_normal
+from core.variational.distributions import DiagonalNormal
+from core.variational.distributions.normal import require_diagonal_normal
 
 Target = Literal["elbo", "multi-sample"]
 Baseline = Literal["none", "batch", "leave-one-out"]
@@ -63,6 +64,11 @@ class Estimator:
     holds_density: ClassVar[bool] = False
     doubly: ClassVar[bool] = False
     baseline: ClassVar[Baseline] = "none"
+
+    @property
+    def is_draw(self) -> bool:
+        """Whether its values are drawn from the posterior, so that their mean is a bound."""
+        return True
 
     def draw(self, posterior: Distribution, samples: int) -> Draw:
         """Draw from a posterior of batch shape ``(batch,)`` or ``(samples, batch)``."""
@@ -242,6 +248,11 @@ class SigmaPoints(Estimator):
     kappa: float = 0.0
     kind: ClassVar[str] = "sigma-points"
     unbiased_for: ClassVar[frozenset[Target]] = frozenset()
+
+    @property
+    def is_draw(self) -> bool:
+        """They are points of a rule, and their mean is exact for quadratics only."""
+        return False
 
     def draw(self, posterior: Distribution, samples: int) -> Draw:
         """Return the points and their weights; how many samples are asked for does not matter.
@@ -441,12 +452,9 @@ def _mean_and_columns(posterior: Distribution) -> tuple[Tensor, Tensor]:
 
 
 def _diagonal(posterior: Distribution, kind: str) -> DiagonalNormal:
-    try:
-        return as_diagonal_normal(posterior)
-    except NotImplementedError:
-        raise ValueError(
-            f"{kind}: the posterior is a {_name(posterior)}; it must be a Normal"
-        ) from None
+    return require_diagonal_normal(
+        posterior, f"{kind}: the posterior is a {_name(posterior)}; it must be a Normal"
+    )
 
 
 def _check_points(points: int, kind: str) -> None:

@@ -175,6 +175,11 @@ class Evidence:
         if self.observed is not None or any(each.weights is not None for each in self.latents):
             object.__setattr__(self, "plain", False)
 
+    @property
+    def bounds(self) -> bool:
+        """Whether values made of it can bound the log-likelihood of the data."""
+        return self.density and all(latent.estimator.is_draw for latent in self.latents)
+
     def log_joint_ratio(self) -> Float[Tensor, "samples batch"]:
         r"""Return the log importance weights :math:`\log p(x, z) - \log q(z \mid x)`, in nats.
 

@@ -27,8 +27,10 @@ def build_objective(objective: Any, schedule: Any) -> Any:
 def build_estimator(estimator: Any) -> Any:
     """The gradient estimator of a section."""
     from core.variational.estimators import ESTIMATORS
+    from core.variational.structures import Relaxed
 
-    return ESTIMATORS[estimator.kind](**_arguments(estimator))
+    kinds = {**ESTIMATORS, Relaxed.kind: Relaxed}
+    return kinds[estimator.kind](**_arguments(estimator))
 
 
 POSTERIORS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from core.runtime.sections import Section
 
@@ -106,6 +106,16 @@ class MeasureValued(Section):
     kind: Literal["measure-valued"] = "measure-valued"
 
 
+class Relaxed(Section):
+    """One-hot latents drawn as relaxed ones."""
+
+    kind: Literal["relaxed"] = "relaxed"
+    temperature: PositiveFloat = Field(default=0.67, description="0 is the code itself")
+    straight_through: bool = Field(
+        default=False, description="whether values are one-hot and only gradients relaxed"
+    )
+
+
 AnyEstimator = Annotated[
     Reparameterised
     | Path
@@ -115,7 +125,8 @@ AnyEstimator = Annotated[
     | Enumeration
     | SigmaPoints
     | Rejection
-    | MeasureValued,
+    | MeasureValued
+    | Relaxed,
     Field(discriminator="kind"),
 ]
 
@@ -133,7 +144,7 @@ def misfit(objective: Any, schedule: Any, estimator: Any) -> str | None:
             f"objective.kind 'vis': estimator.kind is {draws!r}, but its draws must carry no "
             "gradient; set estimator.kind to 'score'"
         )
-    if objective.multi_sample and draws in ("path", "measure-valued", "sigma-points"):
+    if objective.multi_sample and draws in ("path", "measure-valued", "sigma-points", "relaxed"):
         return (
             f"estimator.kind {draws!r}: its gradient is biased for objective.kind "
             f"{objective.kind!r}; use 'dreg' (iwae only) or 'reparameterised'"

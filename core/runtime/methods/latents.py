@@ -256,6 +256,10 @@ class SigmaVAE(Section):
     """Real numbers with the Gaussian noise that fits a batch best."""
 
     kind: Literal["sigma-vae"] = "sigma-vae"
+    momentum: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.1, description="weight of a new batch in the scale that evaluation uses"
+    )
+    floor: PositiveFloat = Field(default=1e-3, description="least scale: the data's resolution")
 
 
 class Laplace(Section):

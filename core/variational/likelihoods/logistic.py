@@ -48,7 +48,7 @@ class DiscretizedLogisticLikelihood(LocationScale):
         high: float,
         bins: int,
         scale: float,
-        learned: bool | str = False,
+        learned: bool | str,
         event_dims: int = 1,
         floor: float = 0.0,
     ) -> None:

@@ -78,15 +78,14 @@ class InfoVAE:
 
     def __call__(self, evidence: Evidence, fraction: float = 1.0) -> Loss:
         """Return the loss, and the ELBO; the fraction of the training changes nothing."""
-        check_evidence(evidence, "elbo", "InfoVAE")
-        require_latents(evidence, "InfoVAE")
+        _check_aggregate(evidence, "InfoVAE")
         account = take_account(evidence, {}, mean_divergences(evidence))
         costs = [(1 - self.alpha) * divergence for divergence in account.divergences.values()]
         weight = self.alpha + self.scale - 1
         if weight:
             measure = _measure(self.discrepancy, self.projections)
             for latent in evidence.latents:
-                distance = rows_discrepancy(latent, measure)
+                distance = rows_discrepancy(latent, measure, evidence.observed)
                 costs.append(weight * distance)
                 account.terms[f"discrepancy/{latent.name}"] = distance.detach()
         return closed(account, costs, evidence, 1 - self.alpha if not weight else None)
@@ -126,12 +125,11 @@ class WAE:
 
     def __call__(self, evidence: Evidence, fraction: float = 1.0) -> Loss:
         """Return the loss, and the mean log-likelihood."""
-        check_evidence(evidence, "elbo", "WAE")
-        require_latents(evidence, "WAE")
+        _check_aggregate(evidence, "WAE")
         account, costs = take_account(evidence, {}, {}), []
         measure = _measure(self.discrepancy, self.projections)
         for latent in evidence.latents:
-            distance = rows_discrepancy(latent, measure)
+            distance = rows_discrepancy(latent, measure, evidence.observed)
             costs.append(self.scale * distance)
             account.terms[f"discrepancy/{latent.name}"] = distance.detach()
         if any(latent.score is not None for latent in evidence.latents):
@@ -185,8 +183,8 @@ class BetaTC:
 
     def __call__(self, evidence: Evidence, fraction: float = 1.0) -> Loss:
         """Return the loss at this fraction of the training, and the ELBO."""
-        check_evidence(evidence, "elbo", "BetaTC")
-        require_latents(evidence, "BetaTC")
+        _check_aggregate(evidence, "BetaTC")
+        _require_all_observed(evidence, "BetaTC")
         account = take_account(evidence, {}, mean_divergences(evidence))
         costs, factor = [], self.schedule(fraction)
         for latent in evidence.latents:
@@ -234,8 +232,8 @@ class DIP:
 
     def __call__(self, evidence: Evidence, fraction: float = 1.0) -> Loss:
         """Return the loss at this fraction of the training, and the ELBO."""
-        check_evidence(evidence, "elbo", "DIP")
-        require_latents(evidence, "DIP")
+        _check_aggregate(evidence, "DIP")
+        _require_all_observed(evidence, "DIP")
         account = take_account(evidence, {}, mean_divergences(evidence))
         covariance = {"i": mean_covariance, "ii": aggregated_covariance}[self.version]
         costs, factor = [total([*account.divergences.values()])], self.schedule(fraction)
@@ -248,21 +246,45 @@ class DIP:
         return closed(account, costs, evidence, None)
 
 
-def rows_discrepancy(latent: Latent, measure: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+def rows_discrepancy(
+    latent: Latent, measure: Callable[[Tensor, Tensor], Tensor], observed: Tensor | None = None
+) -> Tensor:
     """Return the discrepancy between a latent's values and its prior, times the rows per example.
 
     Args:
         latent: Whose event's last dimension is the latent vector; all others are rows.
         measure: Of two samples ``(row, latent)``.
+        observed: Which examples count; None for all.
     """
     prior = latent.prior
     leading = torch.Size(latent.value.shape[: 2 - len(prior.batch_shape)])
     draws = prior.rsample(leading) if prior.has_rsample else prior.sample(leading)
     values = latent.value
+    if observed is not None:
+        values, draws = values[:, observed], draws[:, observed]
     if values.dim() < 3:
         values, draws = values.unsqueeze(-1), draws.unsqueeze(-1)
     rows_per_example = math.prod(values.shape[2:-1])
     return times(measure(values.flatten(0, -2), draws.flatten(0, -2)), rows_per_example)
+
+
+def _check_aggregate(evidence: Evidence, who: str) -> None:
+    check_evidence(evidence, "elbo", who)
+    require_latents(evidence, who)
+    if evidence.sample_weights is not None:
+        kinds = [each.estimator.kind for each in evidence.latents if each.weights is not None]
+        raise ValueError(
+            f"{who}: the draws of estimator {kinds[0]!r} have unequal weights and are no sample "
+            "of the aggregated posterior; use 'reparameterised'"
+        )
+
+
+def _require_all_observed(evidence: Evidence, who: str) -> None:
+    if evidence.observed is not None and not bool(evidence.observed.all()):
+        raise ValueError(
+            f"{who}: {int((~evidence.observed).sum())} examples of the batch have nothing "
+            "observed, and their posteriors would count in the aggregate; leave such examples out"
+        )
 
 
 def _measure(kind: Discrepancy, projections: int) -> Callable[[Tensor, Tensor], Tensor]:

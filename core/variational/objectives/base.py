@@ -116,7 +116,7 @@ def elbo_of(evidence: Evidence) -> Loss:
     """Return the plain ELBO of a batch with its terms, whatever is trained on; no gradient."""
     check_evidence(evidence, None, "ELBO")
     account = take_account(evidence, {}, mean_divergences(evidence))
-    bound = "lower" if evidence.latents and evidence.density else "none"
+    bound = "lower" if evidence.latents and evidence.bounds else "none"
     return Loss(-account.value, account.value, bound=bound, terms=account.terms)
 
 
@@ -229,6 +229,11 @@ def check_evidence(evidence: Evidence, target: Target | None, who: str) -> torch
 
 
 def _check_latent(latent: Latent, first: torch.Size) -> None:
+    if hasattr(latent.posterior, "mask") != hasattr(latent.prior, "mask"):
+        raise ValueError(
+            f"evidence: of latent {latent.name!r} only one of posterior and prior is masked, and "
+            "the other would count what is not there; use masked_latent, or masked_event on both"
+        )
     if latent.value.shape[:2] != first:
         raise ValueError(
             f"evidence: latent {latent.name!r} has shape {tuple(latent.value.shape)}; it must "
@@ -244,8 +249,19 @@ def _check_latent(latent: Latent, first: torch.Size) -> None:
         )
 
 
-def check_settings(who: object, **settings: float) -> None:
+def check_settings(
+    who: object,
+    by_name: Mapping[str, float] | None = None,
+    what: str = "weights",
+    **settings: float,
+) -> None:
     """Say so if a setting of an objective is not finite or below 0.
+
+    Args:
+        who: The objective.
+        by_name: Numbers by the name of a term or latent.
+        what: What these are.
+        settings: Its other numbers.
 
     Raises:
         ValueError: If one is not.
@@ -254,7 +270,8 @@ def check_settings(who: object, **settings: float) -> None:
     samples = getattr(who, "samples", 1)
     if samples < 1:
         raise ValueError(f"{name}: samples is {samples!r}; it must be at least 1")
-    for key, setting in settings.items():
+    named = {f"{what}[{key!r}]": setting for key, setting in (by_name or {}).items()}
+    for key, setting in (settings | named).items():
         if not 0 <= setting < math.inf:
             raise ValueError(f"{name}: {key} is {setting!r}; it must be finite and at least 0")
 

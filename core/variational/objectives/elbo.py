@@ -72,8 +72,7 @@ class ELBO:
     weights: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        named = {f"weights[{name!r}]": weight for name, weight in self.weights.items()}
-        check_settings(self, beta=self.beta, free_bits=self.free_bits, **named)
+        check_settings(self, self.weights, beta=self.beta, free_bits=self.free_bits)
 
     def __call__(self, evidence: Evidence, fraction: float = 1.0) -> Loss:
         """Return the loss at this fraction of the training, and the ELBO."""
@@ -102,10 +101,7 @@ class ELBO:
         if per_dimension is None:
             divergence = batch_mean(latent.divergence(), evidence)
             return divergence, divergence.clamp(min=self.free_bits)
-        means = per_dimension.mean(0)
-        if evidence.observed is not None:
-            means = means[evidence.observed]
-        means = means.mean(0)
+        means = _mean_of_dimensions(per_dimension, evidence)
         return means.sum(), means.clamp(min=self.free_bits).sum()
 
 
@@ -142,7 +138,8 @@ class Capacity:
     weights: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_settings(self, capacity=self.capacity, gamma=self.gamma, **self.capacities)
+        check_settings(self, self.weights, capacity=self.capacity, gamma=self.gamma)
+        check_settings(self, self.capacities, what="capacities")
 
     def __call__(self, evidence: Evidence, fraction: float = 1.0) -> Loss:
         """Return the loss at this fraction of the training, and the ELBO."""
@@ -189,12 +186,13 @@ class AutoGen:
     weights: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_settings(self, reconstructions=self.reconstructions)
+        check_settings(self, self.weights, reconstructions=self.reconstructions)
 
     def __call__(self, evidence: Evidence, fraction: float = 1.0) -> Loss:
         """Return the loss, and the ELBO."""
         factor = 1 + self.reconstructions
-        weights = {n: factor * self.weights.get(n, 1.0) for n in evidence.log_likelihood}
+        weights = dict.fromkeys(evidence.log_likelihood, factor)
+        weights |= {name: factor * weight for name, weight in self.weights.items()}
         return ELBO(self.samples, 1.0, self.schedule, weights=weights)(evidence, fraction)
 
 
@@ -227,7 +225,7 @@ class MultiBeta:
     def __post_init__(self) -> None:
         if not self.betas:
             raise ValueError("MultiBeta: no betas; give one for each block of dimensions")
-        check_settings(self, **{f"betas[{i}]": beta for i, beta in enumerate(self.betas)})
+        check_settings(self, {str(i): beta for i, beta in enumerate(self.betas)}, what="betas")
 
     def __call__(self, evidence: Evidence, fraction: float = 1.0) -> Loss:
         """Return the loss, and the ELBO."""
@@ -255,8 +253,7 @@ class MultiBeta:
                 f"MultiBeta: latent {latent.name!r} has {size} dimensions; they do not divide "
                 f"into {count} blocks"
             )
-        blocks = per_dimension.mean(0).unflatten(-1, (count, -1)).sum(-1)
-        return blocks.mean(0) if evidence.observed is None else blocks[evidence.observed].mean(0)
+        return _mean_of_dimensions(per_dimension, evidence).unflatten(-1, (count, -1)).sum(-1)
 
 
 @dataclass(frozen=True)
@@ -286,7 +283,7 @@ class VIB:
     weights: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_settings(self, beta=self.beta)
+        check_settings(self, self.weights, beta=self.beta)
 
     def __call__(self, evidence: Evidence, fraction: float = 1.0) -> Loss:
         """Return the loss, and the mean log-probability of the target."""
@@ -354,6 +351,9 @@ class EnergyMAP:
     weights: Mapping[str, float] = field(default_factory=dict)
     samples: int = 1
 
+    def __post_init__(self) -> None:
+        check_settings(self, self.weights)
+
     def __call__(self, evidence: Evidence, fraction: float = 1.0) -> Loss:
         """Return the energy as the loss, and the log-likelihood."""
         check_evidence(evidence, "elbo", "EnergyMAP")
@@ -388,5 +388,15 @@ def closed(
             costs.append(score_surrogate(evidence, account.weights, kl_weight))
             break
     loss = total(costs) - account.gain if costs else -account.gain
-    bound = bound if evidence.density else "none"
+    bound = bound if evidence.bounds else "none"
     return Loss(loss, account.value, bound=bound, terms=account.terms)
+
+
+def _mean_of_dimensions(per_dimension: Tensor, evidence: Evidence) -> Tensor:
+    """Return the mean over samples and examples of a KL ``(samples, batch, latent)``."""
+    weights, seen = evidence.sample_weights, evidence.observed
+    if weights is None:
+        means = per_dimension.mean(0)
+    else:
+        means = (weights[..., None] * per_dimension).sum(0)
+    return means.mean(0) if seen is None else means[seen].mean(0)

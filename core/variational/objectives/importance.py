@@ -371,4 +371,4 @@ def _penalised(
     for name, penalty in evidence.penalties.items():
         mean = batch_mean(penalty, evidence)
         loss, terms[f"penalty/{name}"] = loss + mean, mean.detach()
-    return Loss(loss, value, bound=bound if evidence.density else "none", terms=terms)
+    return Loss(loss, value, bound=bound if evidence.bounds else "none", terms=terms)

@@ -42,8 +42,13 @@ class Relaxed(Estimator):
 
     temperature: float
     straight_through: bool = False
-    kind: ClassVar[str] = "gumbel-softmax"
+    kind: ClassVar[str] = "relaxed"
     unbiased_for: ClassVar[frozenset[Target]] = frozenset()
+
+    @property
+    def is_draw(self) -> bool:
+        """Whether its values are one-hot; between the corners it is another model's likelihood."""
+        return self.straight_through
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:

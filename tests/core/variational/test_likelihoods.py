@@ -45,7 +45,7 @@ HEADS: dict[str, Callable[[], Any]] = {
         FEATURES, OUTPUTS, freedom=3.0, learned="predicted", learned_freedom=True
     ),
     "logistic": lambda: DiscretizedLogisticLikelihood(
-        FEATURES, OUTPUTS, low=-1, high=1, bins=5, scale=0.3
+        FEATURES, OUTPUTS, low=-1, high=1, bins=5, scale=0.3, learned="fixed"
     ),
     "logistic-predicted": lambda: DiscretizedLogisticLikelihood(
         FEATURES, OUTPUTS, low=-1, high=1, bins=5, scale=0.3, learned="predicted"
@@ -217,7 +217,7 @@ def test_an_outlier_pulls_less_under_a_student_t_than_under_a_normal() -> None:
         (lambda: NormalLikelihood(3, 2, learned="each"), "per_variable"),
         (lambda: StudentTLikelihood(3, 2, freedom=math.inf), "NormalLikelihood"),
         (lambda: CategoricalLikelihood(3, 2, classes=1), "at least 2"),
-        (lambda: DiscretizedLogisticLikelihood(3, 2, 0, 255, 1, 1.0), "2 bins or more"),
+        (lambda: DiscretizedLogisticLikelihood(3, 2, 0, 255, 1, 1.0, "fixed"), "2 bins or more"),
         (lambda: DiscretizedLogisticMixtureLikelihood(3, 2, 0, 0, 255, 256, 1.0), "components=0"),
         (lambda: DiscretizedLogisticMixtureLikelihood(3, 2, 2, 5, 5, 256, 1.0), "low below high"),
         (lambda: SigmaVAELikelihood(3, 2, momentum=0.0, floor=0.1), "momentum"),
@@ -246,7 +246,7 @@ def test_the_probabilities_of_a_grid_sum_to_one(name: str) -> None:
 
 
 def test_the_location_of_a_discretised_logistic_is_in_the_units_of_the_data() -> None:
-    likelihood = DiscretizedLogisticLikelihood(1, 3, low=0, high=255, bins=256, scale=4.0)
+    likelihood = DiscretizedLogisticLikelihood(1, 3, 0, 255, 256, 4.0, "fixed")
     with torch.no_grad():
         likelihood.head.weight.zero_()
         likelihood.head.bias.copy_(torch.tensor([-1.0, 0.0, 1.0]))

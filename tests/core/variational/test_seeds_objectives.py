@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent, Normal, OneHotCategorical
 
 from core.variational.distributions import DiagonalNormal
-from core.variational.estimators import ScoreFunction
+from core.variational.estimators import Enumeration, ScoreFunction, SigmaPoints
 from core.variational.evidence import Evidence, Latent
 from core.variational.exact import (
     cubature_noise,
@@ -38,6 +39,7 @@ from core.variational.objectives import (
     RateDistortion,
     Renyi,
 )
+from core.variational.structures import Relaxed, masked_event
 
 BUILDERS = pytest.mark.parametrize(
     "build", [small_linear_gaussian, small_two_level, small_dynamics]
@@ -73,8 +75,6 @@ def test_s041_the_elbo_of_the_exact_posterior_is_the_log_likelihood(build: Any) 
 
 def test_s041_training_reaches_the_log_likelihood() -> None:
     """A free posterior for each datum, trained by sigma points, ends at the exact one."""
-    from core.variational.estimators import SigmaPoints
-
     model = small_linear_gaussian()
     x = model.sample(8)
     loc = torch.zeros(8, 3, dtype=torch.float64, requires_grad=True)
@@ -215,7 +215,7 @@ def test_info_vae_charges_the_discrepancy_by_its_weight_and_row() -> None:
     distance = float(loss.terms["discrepancy/z"])
     assert distance > 0
     expected = 0.5 * float(z.kl().mean()) + 3.5 * distance
-    assert float(loss.loss) == pytest.approx(expected)
+    assert float(loss.loss.detach()) == pytest.approx(expected)
     torch.manual_seed(0)
     half = Evidence({"x": graph.log_likelihood["x"]}, [z])
     assert float(WAE(2.0)(half).loss) == pytest.approx(2 * distance)
@@ -319,8 +319,8 @@ def test_capacity_rises_with_its_schedule_and_by_group() -> None:
     loss = objective(evidence, 0.25)
     assert float(loss.terms["capacity/z"]) == pytest.approx(2.0)
     kl = float(evidence.latents[0].kl().detach().mean())
-    gain = float(evidence.log_likelihood["x"].mean())
-    assert float(loss.loss) == pytest.approx(3 * abs(kl - 2) - gain)
+    gain = float(evidence.log_likelihood["x"].detach().mean())
+    assert float(loss.loss.detach()) == pytest.approx(3 * abs(kl - 2) - gain)
     with pytest.raises(ValueError, match=r"no latent \['y'\]"):
         Capacity(8.0, 3.0, capacities={"y": 1.0})(evidence)
 
@@ -429,6 +429,88 @@ def test_an_example_with_nothing_observed_is_skipped_and_counted() -> None:
     nothing = Evidence(evidence.log_likelihood, evidence.latents, observed=seen & False)
     with pytest.raises(ValueError, match="none of the 4 examples"):
         ELBO()(nothing)
+
+
+def enumerated_parent() -> Evidence:
+    """A code by enumeration, and a child whose KL depends on it."""
+    logits = torch.tensor([[0.3, -1.0, 0.8], [1.0, 0.0, -2.0]], dtype=torch.float64)
+    prior = OneHotCategorical(logits=0 * logits)
+    c = Latent.draw("c", OneHotCategorical(logits=logits), prior, 1, Enumeration())
+    loc = c.value @ torch.tensor([[1.0, 0.0], [3.0, 1.0], [-2.0, 5.0]], dtype=torch.float64)
+    child = DiagonalNormal(loc, torch.ones_like(loc))
+    z = Latent.draw("z", child, DiagonalNormal(0 * loc, torch.ones_like(loc)), len(c.value))
+    return Evidence({"x": -z.value.square().sum(-1)}, [c, z])
+
+
+def test_free_bits_and_blocks_weigh_enumerated_samples_as_the_bound_does() -> None:
+    evidence = enumerated_parent()
+    plain = ELBO()(evidence).value
+    torch.testing.assert_close(ELBO(free_bits=1e-9)(evidence).value, plain)
+    only = Evidence(evidence.log_likelihood, evidence.latents[1:])
+    weighted = Evidence(
+        evidence.log_likelihood,
+        [dataclasses.replace(only.latents[0], weights=evidence.sample_weights)],
+    )
+    torch.testing.assert_close(MultiBeta((1.0, 1.0))(weighted).value, ELBO()(weighted).value)
+
+
+@pytest.mark.parametrize(
+    "objective", [InfoVAE(0.0, 10.0), WAE(1.0), BetaTC(100), DIP(1.0, 1.0), DIP(1.0, 1.0, "ii")]
+)
+def test_draws_of_unequal_weight_are_no_sample_of_the_aggregate(objective: Any) -> None:
+    with pytest.raises(ValueError, match="'enumeration' have unequal weights"):
+        objective(enumerated_parent())
+
+
+@pytest.mark.parametrize("objective", [InfoVAE(0.0, 10.0), WAE(1.0)])
+def test_an_unobserved_example_does_not_count_in_the_aggregate(objective: Any) -> None:
+    evidence = given(samples=1, batch=4)
+    seen = torch.tensor([True, False, True, True])
+    (z,) = evidence.latents
+
+    def loss(moved: float) -> Tensor:
+        torch.manual_seed(0)
+        value = z.value.detach().clone()
+        value[:, 1] += moved
+        latent = dataclasses.replace(z, value=value)
+        return objective(Evidence(evidence.log_likelihood, [latent], observed=seen)).loss
+
+    torch.testing.assert_close(loss(0.0), loss(100.0))
+    for strict in (BetaTC(100), DIP(1.0, 1.0)):
+        with pytest.raises(ValueError, match="1 examples of the batch have nothing observed"):
+            strict(Evidence(evidence.log_likelihood, [z], observed=seen))
+
+
+def test_an_unknown_or_negative_weight_is_refused_by_every_objective_that_has_weights() -> None:
+    with pytest.raises(ValueError, match="no likelihood term 'typo'"):
+        AutoGen(1.0, weights={"typo": 3.0})(given())
+    for build in (lambda w: AutoGen(1.0, weights=w), lambda w: VIB(1.0, weights=w)):
+        with pytest.raises(ValueError, match=r"weights\['x'\] is -1"):
+            build({"x": -1.0})
+    with pytest.raises(ValueError, match=r"capacities\['z'\] is -2"):
+        Capacity(1.0, 1.0, capacities={"z": -2.0})
+    assert Capacity(1.0, 1.0, capacities={"capacity": 2.0}).capacities == {"capacity": 2.0}
+
+
+def test_points_and_relaxed_codes_bound_nothing() -> None:
+    loc = torch.zeros(2, 3, dtype=torch.float64)
+    q, p = DiagonalNormal(loc, loc + 1), DiagonalNormal(loc, loc + 1)
+    points = Latent.draw("z", q, p, 1, SigmaPoints())
+    assert ELBO()(Evidence({"x": -points.value.square().sum(-1)}, [points])).bound == "none"
+    code = OneHotCategorical(logits=loc)
+    for straight, bound in ((False, "none"), (True, "lower")):
+        c = Latent.draw("c", code, code, 1, Relaxed(0.7, straight))
+        assert ELBO()(Evidence({"x": c.value.sum(-1)}, [c])).bound == bound
+
+
+def test_a_mask_on_one_side_only_is_refused() -> None:
+    loc = torch.zeros(2, 3, dtype=torch.float64)
+    q, p = DiagonalNormal(loc, loc + 1), DiagonalNormal(loc, loc + 1)
+    masked = masked_event(q, torch.tensor([[True, True, False], [True, False, False]]))
+    evidence = Evidence({"x": torch.zeros(1, 2)}, [Latent.draw("z", masked, p, 1)])
+    for objective in (ELBO(), IWAE(1)):
+        with pytest.raises(ValueError, match="only one of posterior and prior is masked"):
+            objective(evidence)
 
 
 def test_a_log_density_of_the_wrong_shape_names_the_latent() -> None:
