@@ -10,8 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution, LowRankMultivariateNormal, MultivariateNormal
 
-from core.variational.distributions import DiagonalNormal, as_diagonal_normal, check_same_event
+from core.variational.distributions import DiagonalNormal, check_same_event
 from core.variational.distributions.base import at_least_single
+from core.variational.distributions.normal import require_diagonal_normal
 
 KERNEL_SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
@@ -312,13 +313,11 @@ def _is_full(normal: Distribution) -> bool:
 
 
 def _diagonal(normal: Distribution) -> DiagonalNormal:
-    try:
-        return as_diagonal_normal(normal)
-    except NotImplementedError:
-        raise ValueError(
-            f"wasserstein2_gaussian: {type(normal).__name__} is not normal; use samples and "
-            "sliced_wasserstein"
-        ) from None
+    return require_diagonal_normal(
+        normal,
+        f"wasserstein2_gaussian: {type(normal).__name__} is not normal; use samples and "
+        "sliced_wasserstein",
+    )
 
 
 def _root(normal: Distribution) -> Tensor:

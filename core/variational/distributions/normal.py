@@ -195,6 +195,18 @@ def as_diagonal_normal(distribution: Distribution) -> DiagonalNormal:
     raise NotImplementedError(f"{type(distribution).__name__} is no diagonal normal")
 
 
+def require_diagonal_normal(distribution: Distribution, otherwise: str) -> DiagonalNormal:
+    """Return a distribution that a caller gave as a `DiagonalNormal`.
+
+    Raises:
+        ValueError: If it is none, with the sentence ``otherwise``.
+    """
+    try:
+        return as_diagonal_normal(distribution)
+    except NotImplementedError:
+        raise ValueError(otherwise) from None
+
+
 @register_kl(DiagonalNormal, DiagonalNormal)
 def _kl_diagonal_diagonal(posterior: DiagonalNormal, prior: DiagonalNormal) -> Tensor:
     return posterior._sum(diagonal_normal_kl_terms(posterior, prior))

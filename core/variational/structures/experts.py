@@ -9,7 +9,8 @@ from jaxtyping import Bool
 from torch import Tensor
 from torch.distributions import Distribution
 
-from core.variational.distributions import DiagonalNormal, as_diagonal_normal
+from core.variational.distributions import DiagonalNormal
+from core.variational.distributions.normal import require_diagonal_normal
 from core.variational.posteriors.mixture import NormalMixture
 
 
@@ -130,9 +131,7 @@ def _harmless(normal: DiagonalNormal, there: Tensor) -> DiagonalNormal:
 
 
 def _normal(where: str, distribution: Distribution) -> DiagonalNormal:
-    try:
-        return as_diagonal_normal(distribution)
-    except NotImplementedError:
-        raise ValueError(
-            f"{where}: a {type(distribution).__name__}; all must be diagonal Normals"
-        ) from None
+    name = type(distribution).__name__
+    return require_diagonal_normal(
+        distribution, f"{where}: a {name}; all must be diagonal Normals"
+    )
