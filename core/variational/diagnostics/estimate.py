@@ -68,6 +68,18 @@ def around(value: float, error: float | None, n: int) -> Estimate:
     return Estimate(value, (value - half, value + half), n)
 
 
+def log_mean_exp(logs: Tensor, dim: int) -> Tensor:
+    r"""Return the log of the mean of numbers along a dimension, from their logs.
+
+    .. math:: \log \frac1K \sum_k e^{l_k}
+
+    Example:
+        >>> log_mean_exp(torch.zeros(4, 3), 0)
+        tensor([0., 0., 0.])
+    """
+    return torch.logsumexp(logs, dim) - math.log(logs.shape[dim])
+
+
 def share_estimate(count: int, n: int) -> Estimate | Unavailable:
     r"""Return a share with Wilson's interval, which is never empty and stays in 0 to 1.
 

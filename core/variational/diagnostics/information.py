@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from core.contract import Model
-from core.variational.diagnostics.estimate import Estimate, Unavailable, around
+from core.variational.diagnostics.estimate import Estimate, Unavailable, around, log_mean_exp
 from core.variational.diagnostics.rows import LatentRows, latent_rows, log_densities
 
 MOST_OF_THE_LIMIT = 0.9
@@ -96,7 +96,7 @@ def information_of(group: LatentRows | Unavailable) -> Information | Unavailable
         return Unavailable("the posterior's density is not finite at its own draws")
     own, shares = densities.diagonal(), torch.softmax(densities, 1).sum(0)
     others = densities.masked_fill(torch.eye(n, dtype=torch.bool, device=own.device), -math.inf)
-    mixture = torch.logsumexp(densities, 1) - math.log(n)
+    mixture = log_mean_exp(densities, 1)
     rest = torch.logsumexp(others, 1) - math.log(n - 1)
     lower = _estimate(own - mixture, own - mixture - shares)
     upper = _estimate(own - rest, own - rest - torch.softmax(others, 1).nan_to_num().sum(0))
@@ -121,9 +121,7 @@ def log_prior(group: LatentRows) -> Float[Tensor, " row"] | Unavailable:
         probes = log_densities(group.prior, group.value[:PROBES])
         if _same_everywhere(probes):
             return _log_density_of_first_row(group.prior[0], group.value)
-        return torch.logsumexp(log_densities(group.prior, group.value), 1) - math.log(
-            len(group.value)
-        )
+        return log_mean_exp(log_densities(group.prior, group.value), 1)
     except NotImplementedError:
         return Unavailable(f"the prior, a {type(group.prior[0]).__name__}, has no density")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from core.contract import Model
-from core.variational.diagnostics.estimate import Estimate, Unavailable, mean_estimate
+from core.variational.diagnostics.estimate import (
+    Estimate,
+    Unavailable,
+    log_mean_exp,
+    mean_estimate,
+)
 from core.variational.diagnostics.looking import looking_at
 from core.variational.objectives import effective_sample_size
 
@@ -110,8 +114,7 @@ def importance_weighted(log_weights: Float[Tensor, "samples batch"]) -> Importan
     samples = len(log_weights)
     size = effective_sample_size(log_weights)
     variance = (samples / size - 1).clamp(min=0) / (samples - 1)
-    estimate = torch.logsumexp(log_weights, 0) - math.log(samples)
-    return ImportanceWeighted(estimate, variance.sqrt(), size)
+    return ImportanceWeighted(log_mean_exp(log_weights, 0), variance.sqrt(), size)
 
 
 def bound_against_samples(
@@ -151,7 +154,7 @@ def bound_against_samples(
 def _bound(log_weights: Tensor, size: int) -> Tensor:
     groups = len(log_weights) // size
     grouped = log_weights[: groups * size].reshape(groups, size, -1)
-    return (torch.logsumexp(grouped, 1) - math.log(size)).mean(0)
+    return log_mean_exp(grouped, 1).mean(0)
 
 
 def _one_two_five(most: int) -> list[int]:
