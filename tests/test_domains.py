@@ -21,6 +21,8 @@ import torch
 import domains
 from core.runtime import cli, engine, folder
 from core.runtime.errors import UserError
+from core.runtime.methods import AnyEstimator, AnyObjective
+from core.runtime.sections import sections_in
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 GOLDEN = REPOSITORY / "tests" / "golden"
@@ -131,6 +133,46 @@ def test_the_gradient_of_the_objective_reaches_every_parameter(
     for key, parameter in model.named_parameters():
         assert parameter.grad is not None, key
         assert bool((parameter.grad != 0).any()), key
+
+
+METHODS = [
+    *[(f"objective.kind={section.model_fields['kind'].default}",)
+      for section in sections_in(AnyObjective)],
+    *[(f"estimator.kind={section.model_fields['kind'].default}", "objective.samples=2")
+      for section in sections_in(AnyEstimator)],
+    ("schedule.kind=linear",), ("schedule.kind=cosine",), ("schedule.kind=cyclical",),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", METHODS, ids=lambda changes: changes[0])
+def test_every_method_trains_the_domain_or_says_in_one_line_why_not(
+    name: str, finished: Mapping[str, Path], changes: tuple[str, ...]
+) -> None:
+    if changes[0] == "objective.kind=beta-tc":
+        changes = (*changes, "objective.examples=1000")
+    try:
+        config = cli.load(domains, finished[name] / "settings.yaml", changes)
+        domain, data = domains.load_domain(name), finished[name] / "data"
+        torch.manual_seed(0)
+        objective = engine.build_objective(config)
+        with engine.reasons(config):
+            evidence = domain.model(config, data).evidence(
+                domain.batches(config, data, "train").batch(0, 0), objective.samples
+            )
+            engine.require_estimator(evidence, config)
+            loss = objective(evidence, 0.5)
+    except UserError as error:
+        reason = str(error)
+    else:
+        reason = None
+    if reason is not None:
+        assert "\n" not in reason
+        assert len(reason) > 40
+        return
+    loss.loss.backward()
+    assert bool(torch.isfinite(loss.loss))
+    assert bool(torch.isfinite(loss.value))
+    assert loss.bound in ("lower", "upper", "none")
 
 
 def test_a_batch_is_a_function_of_its_place_alone(name: str, finished: Mapping[str, Path]) -> None:
