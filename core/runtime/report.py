@@ -117,8 +117,6 @@ def read_results(path: Path) -> dict[str, Any]:
         UserError: If the file is missing, or does not hold that.
     """
     results = read_json(path)
-    if not isinstance(results, dict):
-        raise UserError(f"{path}: holds no results; write it again: evaluate RUN --force")
     checked(results.get("diagnosis"), path)
     return results
 

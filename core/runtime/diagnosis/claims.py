@@ -75,9 +75,10 @@ def _use(name: str, latent: Part) -> Claim | None:
     if not used:
         return Claim(
             "does not beat",
-            f"The posterior of {name} has collapsed",
-            f"the posterior mean of none of its {number(size)} dimensions has a variance above "
-            f"{threshold} over the data, so that it tells nothing of them.",
+            f"No dimension of {name} is active",
+            f"the variance of the posterior mean over the data is at most {threshold} in all "
+            f"{number(size)}: the posterior has collapsed, or tells of the data by its spread "
+            "alone.",
         )
     subject = f"{_of(used, size, 'dimension').capitalize()} of {name}"
     return Claim(

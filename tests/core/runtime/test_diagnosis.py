@@ -164,7 +164,7 @@ def test_too_few_draws_for_a_k_hat_are_no_reason_to_trust() -> None:
 def test_a_collapsed_posterior_is_named() -> None:
     record = diagnosis()
     record["latents"]["z"]["active_units"] = estimate(0.0, (0.0, 0.0))
-    assert "The posterior of z has collapsed" in [claim.claim for claim in claims.claims(record)]
+    assert "No dimension of z is active" in [claim.claim for claim in claims.claims(record)]
 
 
 def test_a_gradient_drowns_only_with_its_whole_interval() -> None:
@@ -240,7 +240,7 @@ def test_a_diagnosis_that_is_none_is_a_mistake_in_one_line(content: Any, tmp_pat
         report.render(run, {}, Toy)
 
 
-@pytest.mark.parametrize("text", ["[]", "3", "{", ""])
+@pytest.mark.parametrize("text", ['{"metrics"', ""])
 def test_results_that_are_none_are_a_mistake_in_one_line(text: str, tmp_path: Path) -> None:
     run = finished_run.write(tmp_path / "run")
     (run / "metrics.json").write_text(text)
