@@ -24,12 +24,12 @@ from torch.distributions import (
 
 from core.variational.distributions import DiagonalNormal, stop_gradient
 from core.variational.distributions.base import at_least_single
+from core.variational.distributions.normal import HALF_LOG_TWO_PI
 from core.variational.distributions.registry_examples import add_example
 from core.variational.evidence import Evidence, Latent
 
 COVARIANCES = ("diagonal", "dense", "low-rank")
 NOISES = ("fixed", "map", "conjugate")
-LOG_TWO_PI = math.log(2 * math.pi)
 
 
 class PerExample(Distribution):
@@ -486,7 +486,7 @@ class RegressionLastLayer(nn.Module):
                 self.noise.latent(self.num_data, batch),
             ]
             penalties = {}
-        likelihood = -0.5 * (terms + LOG_TWO_PI).sum(-1)
+        likelihood = -0.5 * (terms + 2 * HALF_LOG_TWO_PI).sum(-1)
         return Evidence({"targets": likelihood.unsqueeze(0)}, latents, penalties)
 
     def ood_score(self, features: Float[Tensor, "batch feature"]) -> Float[Tensor, " batch"]:

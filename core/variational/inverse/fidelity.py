@@ -12,10 +12,9 @@ from torch.distributions import Distribution, constraints
 
 from core.variational.distributions import stop_gradient
 from core.variational.distributions.base import at_least_single
+from core.variational.distributions.normal import HALF_LOG_TWO_PI
 from core.variational.inverse.operators import LinearOperator
 from core.variational.inverse.solvers import Solution, conjugate_gradients
-
-LOG_TWO_PI = math.log(2 * math.pi)
 
 
 class MeasurementNormal(Distribution):
@@ -94,7 +93,7 @@ class MeasurementNormal(Distribution):
         else:
             squares = residual.square()
         quadratic = 0.5 * self._sum(squares) / self.scale.square()
-        return -quadratic - count * parts * (self.scale.log() + 0.5 * LOG_TWO_PI)
+        return -quadratic - count * parts * (self.scale.log() + HALF_LOG_TWO_PI)
 
     def _sum(self, terms: Tensor) -> Tensor:
         return terms.flatten(-self.event_dims).sum(-1)
