@@ -120,7 +120,39 @@ class HypersphericalUniform(Spherical):
         return self._sum(area.expand(self.like.shape[:-1]))
 
 
-class PowerSpherical(Spherical):
+class Directed(Spherical):
+    """What distributions around a mean direction share: it, and how concentrated they are."""
+
+    def __init__(self, loc: Tensor, concentration: Tensor, event_dims: int = 1) -> None:
+        self.loc, self.concentration = directions(loc, concentration)
+        super().__init__(self.loc.shape, event_dims)
+
+    @property
+    def arg_constraints(self) -> dict[str, constraints.Constraint]:
+        """What the parameters may be."""
+        return {"loc": unit_vector, "concentration": constraints.nonnegative}
+
+    def mapped(self, change: Callable[[Tensor], Tensor], event_dims: int) -> Directed:
+        """Return the same family with ``change`` done to every parameter, and those event dims."""
+        return type(self)(change(self.loc), change(self.concentration), event_dims)
+
+    @property
+    def mean_resultant_length(self) -> Tensor:
+        """How long the mean vector is, from 0 for the uniform distribution to 1."""
+        raise NotImplementedError
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean, which is inside the sphere."""
+        return self.mean_resultant_length.unsqueeze(-1) * self.loc
+
+    @property
+    def mode(self) -> Tensor:
+        """The most probable vector."""
+        return self.loc
+
+
+class PowerSpherical(Directed):
     r"""Power spherical distribution: as concentrated as von Mises–Fisher, and sampled exactly.
 
     .. math:: p(x) = \frac{(1 + \mu^\top x)^\kappa}{N(\kappa)}, \quad
@@ -151,19 +183,6 @@ class PowerSpherical(Spherical):
         tensor(2.5310)
     """
 
-    def __init__(self, loc: Tensor, concentration: Tensor, event_dims: int = 1) -> None:
-        self.loc, self.concentration = directions(loc, concentration)
-        super().__init__(self.loc.shape, event_dims)
-
-    @property
-    def arg_constraints(self) -> dict[str, constraints.Constraint]:
-        """What the parameters may be."""
-        return {"loc": unit_vector, "concentration": constraints.nonnegative}
-
-    def mapped(self, change: Callable[[Tensor], Tensor], event_dims: int) -> PowerSpherical:
-        """Return the same family with ``change`` done to every parameter, and those event dims."""
-        return PowerSpherical(change(self.loc), change(self.concentration), event_dims)
-
     @property
     def _beta(self) -> float:
         return (self.dimension - 1) / 2
@@ -172,16 +191,6 @@ class PowerSpherical(Spherical):
     def mean_resultant_length(self) -> Tensor:
         """How long the mean vector is, from 0 for the uniform distribution to 1."""
         return self.concentration / (self.concentration + 2 * self._beta)
-
-    @property
-    def mean(self) -> Tensor:
-        """The mean, which is inside the sphere."""
-        return self.mean_resultant_length.unsqueeze(-1) * self.loc
-
-    @property
-    def mode(self) -> Tensor:
-        """The most probable vector."""
-        return self.loc
 
     @property
     def variance(self) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from torch import Size, Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
-from torch.distributions import Beta, constraints, register_kl
+from torch.distributions import Beta, register_kl
 
 from core.variational.distributions.base import check_same_event
 from core.variational.distributions.bessel import (
@@ -20,21 +20,19 @@ from core.variational.distributions.bessel import (
     log_bessel_and_ratio,
 )
 from core.variational.distributions.sphere import (
+    Directed,
     HypersphericalUniform,
     PowerSpherical,
-    Spherical,
     around,
-    directions,
     log_sphere_area,
     spherical_variance,
-    unit_vector,
 )
 
 QUADRATURE_NODES = 48
 FAR_NATS = 40.0  # beyond which the density adds nothing to an integral in float64
 
 
-class VonMisesFisher(Spherical):
+class VonMisesFisher(Directed):
     r"""Von Mises–Fisher distribution of unit vectors, in any dimension.
 
     .. math:: p(x) = C_d(\kappa)\, e^{\kappa \mu^\top x}, \quad
@@ -72,19 +70,6 @@ class VonMisesFisher(Spherical):
         tensor(2.5310)
     """
 
-    def __init__(self, loc: Tensor, concentration: Tensor, event_dims: int = 1) -> None:
-        self.loc, self.concentration = directions(loc, concentration)
-        super().__init__(self.loc.shape, event_dims)
-
-    @property
-    def arg_constraints(self) -> dict[str, constraints.Constraint]:
-        """What the parameters may be."""
-        return {"loc": unit_vector, "concentration": constraints.nonnegative}
-
-    def mapped(self, change: Callable[[Tensor], Tensor], event_dims: int) -> VonMisesFisher:
-        """Return the same family with ``change`` done to every parameter, and those event dims."""
-        return VonMisesFisher(change(self.loc), change(self.concentration), event_dims)
-
     @property
     def order(self) -> float:
         """The order of the Bessel function in its normaliser."""
@@ -94,16 +79,6 @@ class VonMisesFisher(Spherical):
     def mean_resultant_length(self) -> Tensor:
         r"""How long the mean vector is: :math:`A_d = I_{d/2}(\kappa) / I_{d/2 - 1}(\kappa)`."""
         return self.concentration * bessel_ratio(self.order, self.concentration)
-
-    @property
-    def mean(self) -> Tensor:
-        """The mean, which is inside the sphere."""
-        return self.mean_resultant_length.unsqueeze(-1) * self.loc
-
-    @property
-    def mode(self) -> Tensor:
-        """The most probable vector."""
-        return self.loc
 
     @property
     def variance(self) -> Tensor:
