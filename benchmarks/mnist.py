@@ -72,13 +72,11 @@ METHODS = {
 
 
 class Gated(nn.Module):
-    """A linear map times a gate, whose initial weights make up for a gate that is half open."""
+    """A linear map times a gate."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.both = nn.Linear(inputs, 2 * outputs)
-        nn.init.normal_(self.both.weight, std=1.6 / math.sqrt(inputs))
-        nn.init.zeros_(self.both.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the gated features."""

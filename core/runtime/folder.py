@@ -71,14 +71,19 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        UserError: If the file is missing or is no JSON.
+        UserError: If the file is missing or is no JSON object.
     """
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a JSON file: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(
+            f"{path}: holds no JSON object; write it again with the stage that makes it"
+        )
+    return content
 
 
 def refuse_existing(path: Path, force: bool) -> None:

@@ -81,9 +81,12 @@ def gradient_noise(
     if not parameters:
         return Unavailable("the model has no parameters that are trained")
     with looking_at(model, seed), torch.enable_grad():
-        gradients = [
-            _gradient(loss(model.evidence(batch, samples)), parameters) for _ in range(draws)
-        ]
+        try:
+            gradients = [
+                _gradient(loss(model.evidence(batch, samples)), parameters) for _ in range(draws)
+            ]
+        except ValueError as error:  # an objective that needs more of a batch than this one has
+            return Unavailable(str(error))
     groups: dict[str, list[str]] = {}
     for name in parameters:
         groups.setdefault(name.split(".")[0], []).append(name)

@@ -120,4 +120,4 @@ def _tail_shape(top: Tensor, tolerance: float) -> float:
     if size < FEWEST_IN_TAIL:
         return math.inf  # hundreds of nats between the largest weights: the others underflow
     shape, _ = fit_generalised_pareto(exceedances)
-    return (size * shape + 5) / (size + 10)
+    return (size * shape + 5) / (size + 10) if math.isfinite(shape) else math.inf

@@ -240,7 +240,7 @@ def test_a_diagnosis_that_is_none_is_a_mistake_in_one_line(content: Any, tmp_pat
         report.render(run, {}, Toy)
 
 
-@pytest.mark.parametrize("text", ['{"metrics"', ""])
+@pytest.mark.parametrize("text", ['{"metrics"', "", "[]", "3"])
 def test_results_that_are_none_are_a_mistake_in_one_line(text: str, tmp_path: Path) -> None:
     run = finished_run.write(tmp_path / "run")
     (run / "metrics.json").write_text(text)

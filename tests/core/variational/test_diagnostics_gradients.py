@@ -15,7 +15,9 @@ from core.variational.diagnostics import (
     gradient_noise,
     quadratic_gradient_variance,
 )
+from core.variational.distributions import DiagonalNormal
 from core.variational.evidence import Evidence, Latent
+from core.variational.objectives import InfoVAE
 
 Structure = Literal["diagonal", "triangular", "full"]
 STRUCTURES: list[Structure] = ["diagonal", "triangular", "full"]
@@ -200,3 +202,21 @@ def test_a_gradient_without_noise_says_so() -> None:
 def test_two_draws_are_refused() -> None:
     with pytest.raises(ValueError, match="draws=2; at least 3"):
         gradient_noise(Quadratic(*target(3), diagonal=True), torch.zeros(1, 1), energy, draws=2)
+
+
+def test_a_loss_that_needs_more_of_a_batch_gives_its_reason() -> None:
+    class One(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = nn.Linear(2, 2)
+
+        def evidence(self, batch: Tensor, samples: int = 1) -> Evidence:
+            loc = self.encoder(batch)
+            q, p = DiagonalNormal(loc, torch.ones(())), DiagonalNormal(0 * loc, torch.ones(()))
+            z = Latent.draw("z", q, p, samples)
+            return Evidence({"x": -z.value.square().sum(-1)}, [z])
+
+    loss = InfoVAE(0.0, 10.0)
+    found = gradient_noise(One(), torch.ones(1, 2), lambda e: loss(e).loss, 1, 5, seed=0)
+    assert isinstance(found, Unavailable)
+    assert "1" in found.reason

@@ -122,3 +122,9 @@ def test_a_constant_factor_on_the_weights_changes_nothing(shift: float, seed: in
     generator = torch.Generator().manual_seed(seed)
     weights = torch.randn(200, 3, generator=generator, dtype=torch.float64) * 2
     torch.testing.assert_close(pareto_k(weights + shift), pareto_k(weights), atol=1e-6, rtol=0)
+
+
+def test_weights_hundreds_of_nats_apart_without_ties_have_the_heaviest_tail() -> None:
+    largest = torch.tensor([-214970.0, -214928.0, -214745.0, -214540.0, -214244.0])
+    rest = torch.linspace(-300_000.0, -220_000.0, 27)
+    assert pareto_k(torch.cat([rest, largest]).double()[:, None]).tolist() == [math.inf]
