@@ -90,6 +90,25 @@ class Diagonal(Product):
         return self
 
 
+class LocScale(Diagonal):
+    """What distributions of numbers with a location and a scale share; abstract."""
+
+    def __init__(self, loc: Tensor, scale: Tensor, event_dims: int = 1) -> None:
+        self.loc, self.scale = torch.broadcast_tensors(
+            at_least_single(loc), at_least_single(scale)
+        )
+        super().__init__(self.loc.shape, event_dims)
+
+    @property
+    def arg_constraints(self) -> dict[str, constraints.Constraint]:
+        """What the parameters may be."""
+        return {"loc": constraints.real, "scale": constraints.positive}
+
+    def mapped(self, change: Callable[[Tensor], Tensor], event_dims: int) -> LocScale:
+        """Return the same family with ``change`` done to every parameter, and those event dims."""
+        return type(self)(change(self.loc), change(self.scale), event_dims)
+
+
 @contextlib.contextmanager
 def checking_values() -> Iterator[None]:
     """Let densities of bounded support look at every value, and say how to mend it.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Size, Tensor
-from torch.distributions import VonMises, constraints, register_kl
+from torch.distributions import VonMises, register_kl
 
-from core.variational.distributions.base import Diagonal, at_least_single
+from core.variational.distributions.base import LocScale
 from core.variational.distributions.bessel import log_bessel, log_bessel_and_ratio
 from core.variational.distributions.normal import HALF_LOG_TWO_PI
 
@@ -19,7 +19,7 @@ ENTROPY_NODES = 128
 NARROW = 0.4  # below which less than 5e-15 of the mass is beyond half a turn
 
 
-class WrappedNormal(Diagonal):
+class WrappedNormal(LocScale):
     r"""Normal distribution wrapped around the circle: angles, with a reparameterised sample.
 
     .. math:: p(\theta) = \sum_{k \in \mathbb Z} \mathcal N(\theta + 2 \pi k; \mu, \sigma^2)
@@ -50,21 +50,6 @@ class WrappedNormal(Diagonal):
     """
 
     has_rsample = True
-
-    def __init__(self, loc: Tensor, scale: Tensor, event_dims: int = 1) -> None:
-        self.loc, self.scale = torch.broadcast_tensors(
-            at_least_single(loc), at_least_single(scale)
-        )
-        super().__init__(self.loc.shape, event_dims)
-
-    @property
-    def arg_constraints(self) -> dict[str, constraints.Constraint]:
-        """What the parameters may be."""
-        return {"loc": constraints.real, "scale": constraints.positive}
-
-    def mapped(self, change: Callable[[Tensor], Tensor], event_dims: int) -> WrappedNormal:
-        """Return the same family with ``change`` done to every parameter, and those event dims."""
-        return WrappedNormal(change(self.loc), change(self.scale), event_dims)
 
     @property
     def mean(self) -> Tensor:

@@ -12,7 +12,12 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.distributions import Uniform, constraints, register_kl
 
-from core.variational.distributions.base import Diagonal, at_least_single, check_same_event
+from core.variational.distributions.base import (
+    Diagonal,
+    LocScale,
+    at_least_single,
+    check_same_event,
+)
 from core.variational.distributions.normal import HALF_LOG_TWO_PI, DiagonalNormal
 
 
@@ -93,7 +98,7 @@ class UnitUniform(Diagonal):
         return self._sum(torch.zeros_like(self.loc))
 
 
-class UniformConvolvedNormal(Diagonal):
+class UniformConvolvedNormal(LocScale):
     r"""Normal distribution convolved with a uniform one of width one.
 
     .. math:: p(z) = \left(\mathcal N(m, s^2) \circledast U(-\tfrac12, \tfrac12)\right)(z)
@@ -127,23 +132,6 @@ class UniformConvolvedNormal(Diagonal):
     """
 
     has_rsample = True
-
-    def __init__(self, loc: Tensor, scale: Tensor, event_dims: int = 1) -> None:
-        self.loc, self.scale = torch.broadcast_tensors(
-            at_least_single(loc), at_least_single(scale)
-        )
-        super().__init__(self.loc.shape, event_dims)
-
-    @property
-    def arg_constraints(self) -> dict[str, constraints.Constraint]:
-        """What the parameters may be."""
-        return {"loc": constraints.real, "scale": constraints.positive}
-
-    def mapped(
-        self, change: Callable[[Tensor], Tensor], event_dims: int
-    ) -> UniformConvolvedNormal:
-        """Return the same family with ``change`` done to every parameter, and those event dims."""
-        return UniformConvolvedNormal(change(self.loc), change(self.scale), event_dims)
 
     @property
     def mean(self) -> Tensor:

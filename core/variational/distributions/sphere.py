@@ -121,7 +121,7 @@ class HypersphericalUniform(Spherical):
 
 
 class Directed(Spherical):
-    """What distributions around a mean direction share: it, and how concentrated they are."""
+    """What distributions around a mean direction share: it and a concentration; abstract."""
 
     def __init__(self, loc: Tensor, concentration: Tensor, event_dims: int = 1) -> None:
         self.loc, self.concentration = directions(loc, concentration)
