@@ -19,7 +19,45 @@ from core.variational.priors.base import (
 )
 
 
-class FlowPrior(Prior):
+class BentNormal(Prior):
+    """A standard Normal bent by a flow; abstract: a subclass says by which.
+
+    Args:
+        flow: In the direction in which the base goes to the latent.
+    """
+
+    def __init__(self, flow: Flow) -> None:
+        super().__init__()
+        self.flow = flow
+        self.zeros: Tensor
+        self.register_buffer("zeros", torch.zeros(flow.latent), persistent=False)
+
+    def forward(self, posterior: Distribution, context: Tensor | None = None) -> Distribution:
+        """Return the prior in the posterior's shapes.
+
+        Raises:
+            ValueError: If a context is missing, or too many.
+        """
+        check_latent(self, self.flow.latent, posterior)
+        context = self._spread(context, posterior)
+        loc = self.zeros.expand(*vectors(posterior), -1)
+        base = DiagonalNormal(loc, torch.ones_like(loc), len(posterior.event_shape))
+        return FlowDistribution(base, self.flow, context)
+
+    def _spread(self, context: Tensor | None, posterior: Distribution) -> Tensor | None:
+        size = self.flow.context
+        if not size:
+            refuse_context(self, context)
+            return None
+        if context is None or context.shape[-1] != size:
+            given = None if context is None else tuple(context.shape)
+            raise ValueError(
+                f"{type(self).__name__}: context of shape {given}; it needs (*batch, {size})"
+            )
+        return spread_out(context, posterior)
+
+
+class FlowPrior(BentNormal):
     r"""A standard Normal bent by a flow, in the direction in which its density is fast.
 
     .. math:: \log p(z) = \log \mathcal N(f^{-1}(z); 0, I) + \log |\det \partial f^{-1}(z)|
@@ -48,23 +86,12 @@ class FlowPrior(Prior):
         hidden: Sequence[int],
         allow_slow: bool = False,
     ) -> None:
-        super().__init__()
         if not allow_slow:
             check_direction(kind, "density", type(self).__name__)
-        self.flow = Flow(kind, latent, layers, context, hidden)
-        self.zeros: Tensor
-        self.register_buffer("zeros", torch.zeros(latent), persistent=False)
-
-    def forward(self, posterior: Distribution, context: Tensor | None = None) -> Distribution:
-        """Return the prior in the posterior's shapes.
-
-        Raises:
-            ValueError: If a context is missing, or too many.
-        """
-        return _bent(self, self.flow, self.zeros, posterior, context)
+        super().__init__(Flow(kind, latent, layers, context, hidden))
 
 
-class AutoregressivePrior(Prior):
+class AutoregressivePrior(BentNormal):
     r"""A Normal for every dimension, given the dimensions before it.
 
     .. math:: p(z) = \prod_i \mathcal N(z_i; m_i(z_{<i}), s_i^2(z_{<i}))
@@ -83,33 +110,4 @@ class AutoregressivePrior(Prior):
     """
 
     def __init__(self, latent: int, hidden: Sequence[int], context: int = 0) -> None:
-        super().__init__()
-        self.flow = Flow("maf", latent, 1, context, hidden)
-        self.zeros: Tensor
-        self.register_buffer("zeros", torch.zeros(latent), persistent=False)
-
-    def forward(self, posterior: Distribution, context: Tensor | None = None) -> Distribution:
-        """Return the prior in the posterior's shapes.
-
-        Raises:
-            ValueError: If a context is missing, or too many.
-        """
-        return _bent(self, self.flow, self.zeros, posterior, context)
-
-
-def _bent(
-    prior: Prior, flow: Flow, zeros: Tensor, posterior: Distribution, context: Tensor | None
-) -> Distribution:
-    check_latent(prior, flow.latent, posterior)
-    if not flow.context:
-        refuse_context(prior, context)
-    elif context is None or context.shape[-1] != flow.context:
-        given = None if context is None else tuple(context.shape)
-        raise ValueError(
-            f"{type(prior).__name__}: context of shape {given}; it needs (*batch, {flow.context})"
-        )
-    else:
-        context = spread_out(context, posterior)
-    loc = zeros.expand(*vectors(posterior), -1)
-    base = DiagonalNormal(loc, torch.ones_like(loc), len(posterior.event_shape))
-    return FlowDistribution(base, flow, context)
+        super().__init__(Flow("maf", latent, 1, context, hidden))
