@@ -22,6 +22,7 @@ from torch.distributions import (
     register_kl,
 )
 
+from core.variational.choices import check_choice
 from core.variational.distributions import DiagonalNormal, stop_gradient
 from core.variational.distributions.base import at_least_single
 from core.variational.distributions.normal import HALF_LOG_TWO_PI
@@ -288,7 +289,7 @@ class LinearWeights(nn.Module):
         self, features: int, outputs: int, covariance: str, rank: int, prior_scale: float
     ) -> None:
         super().__init__()
-        _check_choice("covariance", covariance, COVARIANCES)
+        check_choice("last layer: covariance", covariance, COVARIANCES)
         _check_positive("prior_scale", prior_scale)
         self.prior_scale = prior_scale
         self.loc = nn.Parameter(torch.randn(outputs, features) / math.sqrt(features))
@@ -438,7 +439,7 @@ class RegressionLastLayer(nn.Module):
         noise_dof: float,
     ) -> None:
         super().__init__()
-        _check_choice("noise", noise, NOISES)
+        check_choice("last layer: noise", noise, NOISES)
         _check_positive("num_data", num_data)
         self.num_data = num_data
         self.weights = LinearWeights(features, outputs, covariance, rank, prior_scale)
@@ -778,10 +779,3 @@ def _latent(
 def _check_positive(name: str, value: float) -> None:
     if not value > 0:
         raise ValueError(f"last layer: {name} is {value!r}; it must be positive")
-
-
-def _check_choice(name: str, given: str, allowed: tuple[str, ...]) -> None:
-    if given not in allowed:
-        raise ValueError(
-            f"last layer: {name} is {given!r}; it must be one of {', '.join(allowed)}"
-        )

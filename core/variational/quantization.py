@@ -13,6 +13,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent
 
+from core.variational.choices import check_choice
 from core.variational.distributions.base import at_least_single
 from core.variational.evidence import Latent
 
@@ -126,7 +127,7 @@ class VectorQuantizer(nn.Module):
                 f"VectorQuantizer: commitment={commitment}, decay={decay}, smoothing={smoothing}, "
                 f"dead_below={dead_below}; decay must be in [0, 1), the others at least 0"
             )
-        _check_choice("VectorQuantizer: update", update, UPDATES)
+        check_choice("VectorQuantizer: update", update, UPDATES)
         self.commitment = commitment
         self.decay = decay
         self.smoothing = smoothing
@@ -343,7 +344,7 @@ class RoundingQuantizer(nn.Module):
 
     def __init__(self, mode: str) -> None:
         super().__init__()
-        _check_choice("RoundingQuantizer: mode", mode, MODES)
+        check_choice("RoundingQuantizer: mode", mode, MODES)
         self.mode = mode
 
     def forward(
@@ -712,8 +713,3 @@ def _per_example(difference: Tensor) -> Tensor:
 def _check_sharpness(sharpness: float) -> None:
     if not sharpness > 0:
         raise ValueError(f"soft_round: sharpness {sharpness!r} is not positive")
-
-
-def _check_choice(where: str, given: str, allowed: tuple[str, ...]) -> None:
-    if given not in allowed:
-        raise ValueError(f"{where} is {given!r}; it must be one of {', '.join(allowed)}")

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Size, Tensor, nn
 from torch.distributions import Distribution, Independent, constraints, register_kl
 
+from core.variational.choices import check_choice
 from core.variational.distributions import (
     DiagonalNormal,
     as_diagonal_normal,
@@ -454,10 +455,7 @@ def _spread(limits: tuple[float, float], count: int) -> Tensor:
 def _check_settings(
     latent: int, spectrum: str, stationary: bool, positive: Sequence[float]
 ) -> None:
-    if spectrum not in SPECTRA:
-        raise ValueError(
-            f"LinearDynamics: spectrum is {spectrum!r}; it must be one of {', '.join(SPECTRA)}"
-        )
+    check_choice("LinearDynamics: spectrum", spectrum, SPECTRA)
     if latent < 1 or (spectrum != "real" and latent % 2):
         raise ValueError(
             f"LinearDynamics: {latent} latents with a {spectrum!r} spectrum, whose modes are "
