@@ -178,9 +178,10 @@ def normal_likelihood(
     with watching_likelihoods(model) as found:
         evidence = model.evidence(batch)
     known = [id(each) for latent in evidence.latents for each in (latent.posterior, latent.prior)]
-    normals = [_normal_or_none(each) for each in found if id(each) not in known]
-    rest = [normal for normal in normals if normal is not None]
-    if len(rest) != 1 or rest[0].loc.dim() < 3:
+    others = {id(each): each for each in found if id(each) not in known}
+    normals = [_normal_or_none(each) for each in others.values()]
+    rest = [normal for normal in normals if normal is not None and normal.loc.dim() > 2]
+    if len(rest) != 1:
         return Unavailable(
             f"{len(rest)} Normal likelihoods in the model (modules that return a Normal of shape "
             "(samples, batch, feature)); the theory is for one"
