@@ -21,7 +21,7 @@ from core.variational.distributions.normal import (
     as_diagonal_normal,
     diagonal_normal_kl_terms,
 )
-from core.variational.distributions.quantised import UniformConvolvedNormal, UnitUniform
+from core.variational.distributions.quantized import UniformConvolvedNormal, UnitUniform
 from core.variational.distributions.relaxed import categorical_kl
 from core.variational.distributions.sphere import HypersphericalUniform, PowerSpherical
 from core.variational.distributions.von_mises_fisher import VonMisesFisher

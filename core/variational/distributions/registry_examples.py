@@ -23,7 +23,7 @@ from core.variational.distributions.base import Product
 from core.variational.distributions.bernoulli import LogitsBernoulli
 from core.variational.distributions.circular import WrappedNormal
 from core.variational.distributions.normal import CentredNormal, DiagonalNormal
-from core.variational.distributions.quantised import UnitUniform
+from core.variational.distributions.quantized import UnitUniform
 from core.variational.distributions.sphere import HypersphericalUniform, PowerSpherical
 from core.variational.distributions.von_mises_fisher import VonMisesFisher
 
