@@ -171,14 +171,15 @@ class Evidence:
     plain: bool = field(init=False, default=True)
 
     def __post_init__(self) -> None:
-        # Set once: objectives ask for each of their means.
-        if self.observed is not None or any(each.weights is not None for each in self.latents):
+        # Found out once: objectives ask for each of their means.
+        weighted = [latent for latent in self.latents if latent.weights is not None]
+        if weighted or self.observed is not None:
             object.__setattr__(self, "plain", False)
 
     @property
     def bounds(self) -> bool:
         """Whether values made of it can bound the log-likelihood of the data."""
-        return self.density and all(latent.estimator.is_draw for latent in self.latents)
+        return self.density and False not in [each.estimator.is_draw for each in self.latents]
 
     def log_joint_ratio(self) -> Float[Tensor, "samples batch"]:
         r"""Return the log importance weights :math:`\log p(x, z) - \log q(z \mid x)`, in nats.

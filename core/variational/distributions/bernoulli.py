@@ -83,7 +83,8 @@ class LogitsBernoulli(Diagonal):
         """Return the log probability in nats; ``value`` may have further leading dimensions."""
         self._check(value)
         logits = self.logits
-        value = value.to(logits)
+        if value.dtype != logits.dtype or value.device != logits.device:
+            value = value.to(logits)
         if value.shape != logits.shape:
             if value.dim() <= logits.dim():
                 value = value.expand(logits.shape)

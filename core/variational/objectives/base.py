@@ -229,7 +229,8 @@ def check_evidence(evidence: Evidence, target: Target | None, who: str) -> torch
 
 
 def _check_latent(latent: Latent, first: torch.Size) -> None:
-    if hasattr(latent.posterior, "mask") != hasattr(latent.prior, "mask"):
+    masks = getattr(latent.posterior, "mask", None), getattr(latent.prior, "mask", None)
+    if (masks[0] is None) != (masks[1] is None):
         raise ValueError(
             f"evidence: of latent {latent.name!r} only one of posterior and prior is masked, and "
             "the other would count what is not there; use masked_latent, or masked_event on both"
