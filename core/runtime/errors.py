@@ -21,8 +21,8 @@ class RunFailed(Exception):
 class Interrupted(Exception):
     """A signal stopped the work after a checkpoint: exit status 3, resumable."""
 
-    def __init__(self, run: Path) -> None:
-        super().__init__(f"interrupted; go on with: latentworks resume {run}")
+    def __init__(self, run: Path, how: str = "") -> None:
+        super().__init__(f"interrupted; {how or f'go on with: latentworks resume {run}'}")
         self.run = run
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from core.contract import DataCard, Domain
 from core.runtime import checkpoint, engine, mistakes
 from core.runtime.config import Settings, dump_settings
+from core.runtime.errors import Interrupted
 from core.runtime.folder import say, write_atomic
 from core.runtime.order import Shuffled
 from core.runtime.strict_yaml import parse_yaml
@@ -106,7 +107,11 @@ def fit(
     )
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / "settings.yaml", dump_settings(chosen))
-    engine.train(domain, chosen, out)
+    try:
+        engine.train(domain, chosen, out)
+    except Interrupted as stopped:
+        again = f"call fit with out={str(out)!r} and the same settings again to go on"
+        raise Interrupted(out, again) from stopped
     best = checkpoint.read_newest(out / "checkpoints", "best", chosen, say)
     assert best is not None  # the engine looked at least once
     model.load_state_dict(best.weights())

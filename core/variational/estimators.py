@@ -10,6 +10,7 @@ Each estimator declares in ``unbiased_for`` for which objectives its gradient is
 
 from __future__ import annotations
 
+import abc
 import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -51,7 +52,7 @@ class Draw:
 
 
 @dataclass(frozen=True)
-class Estimator:
+class Estimator(abc.ABC):
     r"""What the estimators share; the flags tell an objective what to do.
 
     ``holds_density``: the parameters of :math:`q` inside :math:`\log q(z)` are held fixed.
@@ -70,9 +71,9 @@ class Estimator:
         """Whether its values are drawn from the posterior, so that their mean is a bound."""
         return True
 
+    @abc.abstractmethod
     def draw(self, posterior: Distribution, samples: int) -> Draw:
         """Draw from a posterior of batch shape ``(batch,)`` or ``(samples, batch)``."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import torch
 from digits import DigitsVAE, digits
 from torch import Tensor, nn
 
-from core.runtime.errors import UserError
+from core.runtime.errors import Interrupted, UserError
 from core.runtime.library import fit
 from core.variational.distributions import DiagonalNormal, LogitsBernoulli
 from core.variational.evidence import Evidence, Latent
@@ -99,3 +101,33 @@ def test_a_hierarchy_is_a_list_of_latents(tmp_path: Path) -> None:
     fit(Shared(), images[:900], images[900:1200], tmp_path, FAST)
     rows = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
     assert {"train/kl/z1", "train/kl/z2"} <= set(rows[-1])
+
+
+def test_stopped_by_a_signal_it_says_how_to_go_on_and_ends_with_the_same_bytes(
+    tmp_path: Path,
+) -> None:
+    images, _ = digits()
+
+    class Stopping(DigitsVAE):
+        """Sends itself SIGINT at its fifth batch of training, once."""
+
+        asked = 0
+
+        def evidence(self, batch: Tensor, samples: int = 1) -> Evidence:
+            if self.training:
+                type(self).asked += 1
+                if type(self).asked == 5:
+                    os.kill(os.getpid(), signal.SIGINT)
+            return super().evidence(batch, samples)
+
+    def run(out: Path, model: DigitsVAE) -> DigitsVAE:
+        return fit(model, images[:900], images[900:1200], out, FAST | {"training.epochs": 4})
+
+    torch.manual_seed(0)
+    whole = run(tmp_path / "whole", DigitsVAE())
+    torch.manual_seed(0)
+    with pytest.raises(Interrupted, match=r"call fit with out=.*again to go on"):
+        run(tmp_path / "stopped", Stopping())
+    again = run(tmp_path / "stopped", DigitsVAE())
+    for one, other in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)
