@@ -341,7 +341,6 @@ NOT_IN_SETTINGS: dict[tuple[str, str], set[str]] = {
     ("objective", "energy"): {"samples"},  # a model without latents has nothing to draw
     ("posterior", "flow"): {"allow_slow"},  # the slow direction is refused
     ("prior", "flow"): {"allow_slow"},
-    ("prior", "conditional-normal"): {"hidden"},  # the network is the model's
     ("prior", "linear-dynamics"): {"scale"},
     ("likelihood", "student-t"): {"learned_freedom", "floor"},
     ("likelihood", "discretized-logistic"): {"floor"},

@@ -72,7 +72,14 @@ PRIORS = {
 Pseudo = Callable[[int], tuple[Any, Callable[[Any], Any]]]
 
 
-def build_posterior(section: Any, features: int | None, latent: int, event_dims: int = 1) -> Any:
+def build_posterior(
+    section: Any,
+    features: int | None,
+    latent: int,
+    event_dims: int = 1,
+    sequence: bool = False,
+    dynamics: Any = None,
+) -> Any:
     """The posterior of a section.
 
     Args:
@@ -80,17 +87,33 @@ def build_posterior(section: Any, features: int | None, latent: int, event_dims:
         features: Size of what it reads; None if that is the raw parameters.
         latent: Number of latent dimensions, or of categories.
         event_dims: Event dimensions, the latent one included.
+        sequence: Whether the event is a sequence of latents.
+        dynamics: The linear-dynamics prior over it, if that is the prior.
+
+    Raises:
+        UserError: If the model lacks what the posterior needs.
     """
+    from core.variational import dynamics as chains
     from core.variational import posteriors
 
-    arguments = _arguments(section)
-    if section.kind == "flow":
-        arguments["kind"] = arguments.pop("flow")
-    if section.kind in SEQUENCES:
+    if section.kind in SEQUENCES and not sequence:
         raise UserError(
             f"posterior.kind {section.kind!r}: it is over a sequence of latents; this model has "
             "none, use 'diagonal-normal'"
         )
+    chain_features: Any = features  # a chain always has a head of its own
+    if section.kind == "markov":
+        return chains.MarkovPosterior(chain_features, latent)
+    if section.kind == "gauss-markov":
+        if dynamics is None:
+            raise UserError(
+                "posterior.kind 'gauss-markov': its messages pass under linear dynamics; set "
+                "prior.kind to 'linear-dynamics'"
+            )
+        return chains.GaussMarkovPosterior(chain_features, dynamics)
+    arguments = _arguments(section)
+    if section.kind == "flow":
+        arguments["kind"] = arguments.pop("flow")
     family = getattr(posteriors, POSTERIORS[section.kind])
     return _fitting(
         f"posterior.kind {section.kind!r}",
@@ -98,7 +121,14 @@ def build_posterior(section: Any, features: int | None, latent: int, event_dims:
     )
 
 
-def build_prior(section: Any, latent: int, pseudo: Pseudo | None = None, classes: int = 0) -> Any:
+def build_prior(
+    section: Any,
+    latent: int,
+    pseudo: Pseudo | None = None,
+    classes: int = 0,
+    context: int = 0,
+    sequence: bool = False,
+) -> Any:
     """The prior of a section.
 
     Args:
@@ -107,11 +137,13 @@ def build_prior(section: Any, latent: int, pseudo: Pseudo | None = None, classes
         pseudo: From a count to that many pseudo-inputs and how the model encodes them; None for a
             model that cannot.
         classes: Number of classes that the data know; 0 for none.
+        context: How many numbers the prior is told of every example; 0 for none.
+        sequence: Whether the event is a sequence of latents.
 
     Raises:
         UserError: If the model lacks what the prior needs.
     """
-    from core.variational import priors
+    from core.variational import dynamics, priors
 
     kind, arguments = section.kind, _arguments(section)
     where = f"prior.kind {kind!r}"
@@ -122,8 +154,14 @@ def build_prior(section: Any, latent: int, pseudo: Pseudo | None = None, classes
         return priors.VampPrior(inputs, encode, bounds=None, **arguments)
     if kind == "class-conditional" and not classes:
         raise UserError(f"{where}: the data have no classes; use 'mixture'")
-    if kind in ("conditional-normal", "linear-dynamics"):
+    if kind == "conditional-normal" and not context:
         raise UserError(f"{where}: this model gives its prior no context; use 'mixture'")
+    if kind == "linear-dynamics" and not sequence:
+        raise UserError(f"{where}: this model has no sequence of latents; use 'mixture'")
+    if kind == "linear-dynamics":
+        return _fitting(where, lambda: dynamics.LinearDynamics(latent, **arguments))
+    if kind == "conditional-normal":
+        arguments["features"] = context
     if kind == "flow":
         arguments = {"kind": arguments.pop("flow"), "context": 0} | arguments
     if kind == "class-conditional":

@@ -12,9 +12,7 @@ FlowKind = Literal[
     "nice", "realnvp", "nsf", "iaf", "maf", "iaf-nsf", "maf-nsf", "planar", "radial", "sylvester",
     "householder",
 ]  # fmt: skip
-Hidden = Annotated[
-    tuple[PositiveInt, ...], Field(description="widths of the networks inside the flow")
-]
+Hidden = Annotated[tuple[PositiveInt, ...], Field(description="widths of the networks inside it")]
 
 
 class DiagonalNormal(Section):
@@ -181,6 +179,7 @@ class ConditionalNormal(Section):
     """A Normal that a network makes from what is known of the example."""
 
     kind: Literal["conditional-normal"] = "conditional-normal"
+    hidden: Hidden = (32,)
 
 
 class ClassConditionalNormal(Section):
