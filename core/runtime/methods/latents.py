@@ -200,7 +200,7 @@ class LinearDynamics(Section):
         default=False, description="whether the first step has the process's own spread"
     )
     half_lives: tuple[PositiveFloat, PositiveFloat] = Field(
-        default=(1.0, 100.0), description="slowest and fastest decay to start with, in steps"
+        default=(1.0, 100.0), description="shortest and longest half-life to start with, in steps"
     )
     periods: tuple[PositiveFloat, PositiveFloat] = Field(
         default=(4.0, 100.0), description="shortest and longest period to start with, in steps"

@@ -258,13 +258,10 @@ def check_multi_sample(evidence: Evidence, who: IWAE | Renyi | CUBO | VIS) -> No
         )
     if evidence.sample_weights is None and shape[0] != who.samples:
         raise ValueError(f"{name}: {shape[0]} samples in the evidence, expected {who.samples}")
-    unfit = [latent.estimator.kind for latent in evidence.latents if _quadrature(latent.estimator)]
+    kinds = [latent.estimator for latent in evidence.latents]
+    unfit = [estimator.kind for estimator in kinds if not estimator.unbiased_for]
     if unfit:
         raise ValueError(f"{name}: the points of {unfit[0]!r} are no importance samples; use ELBO")
-
-
-def _quadrature(estimator: object) -> bool:
-    return not getattr(estimator, "unbiased_for", True)
 
 
 def _log_weights(
