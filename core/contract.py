@@ -121,6 +121,10 @@ class Domain(Generic[ConfigT, BatchT, ModelT]):
         plots: The domain's figures by file name.
         examples: Write reconstructions, samples or predictions in the field's own formats.
         verbs: The commands that only this domain has.
+        finish: Called once after the training with the chosen weights, in evaluation mode and on a
+            random stream of its own: fit in place what is fitted and not learned by gradients,
+            such as a density of the aggregated posterior. Called again after a kill, it must do
+            the same again.
     """
 
     name: str
@@ -133,3 +137,4 @@ class Domain(Generic[ConfigT, BatchT, ModelT]):
     plots: Callable[[ConfigT, Path, ModelT], Mapping[str, Plot]]
     examples: Callable[[ConfigT, Path, ModelT, Path], None]
     verbs: Mapping[str, Callable[..., object]] = field(default_factory=dict)
+    finish: Callable[[ConfigT, Path, ModelT], None] | None = None

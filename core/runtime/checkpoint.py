@@ -67,17 +67,19 @@ def write(
     settings: Settings,
     record: Mapping[str, Any],
     training_state: Mapping[str, Any] | None = None,
+    finished: bool = False,
 ) -> Path:
     """Write a checkpoint and remove all but the newest two of its kind.
 
     The files are written into a temporary folder, fsynced and renamed, so that a kill or a full
-    disk at any moment leaves the earlier checkpoints as they were.
+    disk at any moment leaves the earlier checkpoints as they were. A finished one (``Domain.finish``
+    was called on it) stands beside the one it was made of, and counts as newer.
 
     Raises:
         RunFailed: If it cannot be written; names the last intact checkpoint.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    final = folder / f"{kind}-{step:09d}"
+    final = folder / f"{kind}-{step:09d}{'-finished' if finished else ''}"
     temporary = folder / f".{final.name}"
     shutil.rmtree(temporary, ignore_errors=True)
     try:

@@ -231,7 +231,8 @@ def train(domain: Domain[Any, Any, Any], settings: Settings, run: Path) -> None:
             if stop.is_set():
                 job.save("last")
                 raise Interrupted(run)
-    job.save("last")
+        job.save("last")
+        job.finish()
     fabric.barrier()
     if position.stopped:
         say(
@@ -433,6 +434,21 @@ class _Job:
             }
         folder = self.run / "checkpoints"
         checkpoint.write(folder, kind, step, weights, self.settings, record or {}, state)
+
+    def finish(self) -> None:
+        """Let the domain finish the chosen model, and keep that as the newest best checkpoint."""
+        settings, folder = self.settings, self.run / "checkpoints"
+        if self.domain.finish is None or not self.writes:
+            return
+        best = checkpoint.read_newest(folder, "best", settings, say)
+        assert best is not None  # the first validation, before any step, wrote one
+        model = self.domain.model(settings, self.run / "data").to(self.fabric.device)
+        model.load_state_dict(best.weights())
+        with looking_at(model, derive(settings.seed, "finish")):
+            self.domain.finish(settings, self.run / "data", model)
+        record = {k: best.record[k] for k in ("epoch", "chosen_by", "score")}
+        weights = model.state_dict()
+        checkpoint.write(folder, "best", best.step, weights, settings, record, finished=True)
 
     def _restore(self) -> None:
         found = checkpoint.read_newest(self.run / "checkpoints", "last", self.settings, say)

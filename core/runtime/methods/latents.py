@@ -259,6 +259,7 @@ class SigmaVAE(Section):
         default=0.1, description="weight of a new batch in the scale that evaluation uses"
     )
     floor: PositiveFloat = Field(default=1e-3, description="least scale: the data's resolution")
+    shared: bool = Field(default=True, description="whether all variables have the same scale")
 
 
 class Laplace(Section):

@@ -38,13 +38,15 @@ class BatchNormal(Diagonal):
     .. math:: \log p(x) = \log \mathcal N(x; \mu, \sigma^{*2} I), \quad
         \sigma^{*2} = \operatorname{mean}\, (x - \mu)^2
 
-    The mean runs over samples, batch and event together. No density: it integrates to no 1, and
+    The mean runs over samples, batch and event together; a scale for each variable has its mean
+    over all but the last dimension. No density: it integrates to no 1, and
     what it says of an example depends on the others in the batch. It is a density once
     `fitted`.
 
     Args:
         loc: Mean :math:`\mu` of shape ``(*batch, *event)``.
-        scale: Standard deviation to draw samples with, from what was seen before.
+        scale: Standard deviation to draw samples with, from what was seen before: one, or one for
+            each variable, of the shape of the last dimension.
         floor: Least standard deviation.
         event_dims: How many of the last dimensions are one event.
         observe: Told the variance whenever a log-probability is asked for.
@@ -92,11 +94,14 @@ class BatchNormal(Diagonal):
         """Return the Normal with the scale that makes the values (where the mask is) likeliest."""
         # By the envelope theorem the scale's gradient is 0 for the mean over the batch.
         squares = (value - self.loc).detach().square()
+        if self.scale.dim():
+            squares = squares.flatten(0, -2)
+        dims = tuple(range(squares.dim() - self.scale.dim()))
         if mask is None:
-            variance = squares.mean()
+            variance = squares.mean(dims)
         else:
-            seen = mask.expand(squares.shape)
-            variance = torch.where(seen, squares, 0).sum() / seen.sum().clamp(min=1)
+            seen = mask.expand(value.shape).expand(self.loc.shape).reshape(squares.shape)
+            variance = torch.where(seen, squares, 0).sum(dims) / seen.sum(dims).clamp(min=1)
         variance = variance.clamp(min=self.floor**2)
         if self.observe is not None:
             self.observe(variance)
@@ -113,7 +118,7 @@ class BatchNormal(Diagonal):
 
 
 class SigmaVAELikelihood(nn.Module):
-    r"""The σ-VAE: a Normal whose one scale is, in each batch, the best in closed form.
+    r"""The σ-VAE: a Normal whose scale is, in each batch, the best in closed form.
 
     .. math:: \sigma^{*2} = \operatorname{mean}\, (x - W h - b)^2, \quad
         \mathbb E \log p(x \mid z) = -\tfrac{D}{2} \left(\log 2 \pi \sigma^{*2} + 1\right)
@@ -140,6 +145,7 @@ class SigmaVAELikelihood(nn.Module):
         momentum: Weight of a new batch in the running mean of the variance.
         floor: Least scale, in the data's unit.
         event_dims: Event dimensions of the distribution, that of the variables included.
+        shared: Whether all variables have the same scale.
 
     Raises:
         ValueError: If the momentum is not in (0, 1] or the floor not positive.
@@ -149,7 +155,13 @@ class SigmaVAELikelihood(nn.Module):
     seen: Tensor
 
     def __init__(
-        self, features: int, outputs: int, momentum: float, floor: float, event_dims: int = 1
+        self,
+        features: int,
+        outputs: int,
+        momentum: float,
+        floor: float,
+        event_dims: int = 1,
+        shared: bool = True,
     ) -> None:
         super().__init__()
         if not 0 < momentum <= 1 or not 0 < floor < math.inf:
@@ -159,7 +171,7 @@ class SigmaVAELikelihood(nn.Module):
             )
         self.head = nn.Linear(features, outputs)
         self.momentum, self.floor, self.event_dims = momentum, floor, event_dims
-        self.register_buffer("variance", torch.ones(()))
+        self.register_buffer("variance", torch.ones(() if shared else (outputs,)))
         self.register_buffer("seen", torch.zeros((), dtype=torch.bool))
 
     def forward(self, features: Tensor) -> BatchNormal | DiagonalNormal:
