@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 import numpy as np
@@ -66,6 +66,9 @@ class Panel:
         clock: What the times mean.
         identifier: Name of the column of the series' names, ``""`` where there is none.
         notes: One line for anything a reader should know (merged duplicates, codes taken as missing).
+        label: Name of the column of anomaly labels, ``""`` where there is none.
+        columns: Every column taken from a table in its order, with its dtype, so that it can be
+            written as it was; empty where it did not come from a table.
     """
 
     series: tuple[Series, ...]
@@ -74,6 +77,8 @@ class Panel:
     clock: Clock
     identifier: str = ""
     notes: tuple[str, ...] = ()
+    label: str = ""
+    columns: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +121,7 @@ class Dataset:
         windows: For each split the windows, ``(window, 2)``: series, first row.
         train_rows: For each series which rows the train part holds, ``(time,)``.
         season: Rows in a season, found in the train part; 0 if there is none.
+        spacing: Whether a model's times are the clock's or count rows.
     """
 
     panel: Panel
@@ -125,6 +131,7 @@ class Dataset:
     windows: Mapping[str, NDArray[np.int64]]
     train_rows: tuple[Mask, ...]
     season: int
+    spacing: Literal["clock", "rows"] = "clock"
 
     @property
     def channels(self) -> tuple[str, ...]:
