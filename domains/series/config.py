@@ -42,8 +42,11 @@ class Data(Section):
     """Where the series come from and how they are cut into windows.
 
     Args:
-        source: ``sines`` are generated, ``google-stock`` comes with an installed package,
-            ``file`` is read from ``path``.
+        source: ``sines`` and ``oscillator`` (ring-downs of three known modes) are generated,
+            ``google-stock`` comes with an installed package, ``file`` is read from ``path``.
+            Simulated, each path a window: ``fbm`` (fractional Brownian motion), ``ou``
+            (Ornstein–Uhlenbeck), ``random-sines``; and whole lives of devices, of which some fail
+            early: ``laser-ageing``.
         path: The file to read: CSV (.gz too), parquet, .ts, .npz or NetCDF.
         time: Its time column; null finds it, ``""`` says that there is none.
         identifier: Its column of series' names; null finds it, ``""`` says that there is none.
@@ -52,9 +55,12 @@ class Data(Section):
         na_values: Numbers that stand for missing, such as -200.
         merge: What to do with rows of the same time; null refuses them.
         zone: Time zone of times that do not say theirs, or to which mixed ones are brought.
-        windows: Windows of ``sines`` to generate; of other sources at most so many, spread evenly.
+        windows: Windows to generate; of what is read at most so many, spread evenly.
         window: Rows in a window.
         stride: Rows between the starts of two windows.
+        spacing: Whether times as a model sees them are the clock's, or each row is one step
+            (``rows``); null takes ``rows`` for ``google-stock``, whose rows are trading days, else
+            the clock.
         pad: Whether a series shorter than the window is padded instead of refused.
         scaling: What each channel is divided by, fitted on the train part.
         split: ``chronological`` cuts each series by time, ``series`` assigns whole series,
@@ -64,7 +70,16 @@ class Data(Section):
         hide: Which known values are hidden.
     """
 
-    source: Literal["sines", "google-stock", "file"] = "google-stock"
+    source: Literal[
+        "sines",
+        "oscillator",
+        "google-stock",
+        "fbm",
+        "ou",
+        "random-sines",
+        "laser-ageing",
+        "file",
+    ] = "google-stock"
     path: str | None = None
     time: str | None = None
     identifier: str | None = None
@@ -76,6 +91,7 @@ class Data(Section):
     windows: PositiveInt | None = None
     window: Annotated[int, Field(ge=2)] = 24
     stride: PositiveInt = 1
+    spacing: Literal["clock", "rows"] | None = None
     pad: bool = False
     scaling: Literal["standard", "min-max", "robust"] = "standard"
     split: Literal["chronological", "series", "windows"] = "chronological"
@@ -164,26 +180,35 @@ class KoopmanVAE(Section):
     kind: Literal["koopman-vae"] = "koopman-vae"
     latent: PositiveInt = Field(default=16, description="latents of a step")
     dynamics: Dynamics = Dynamics()
-    network: Literal["mlp", "convolution"] = Field(
+    network: Literal["mlp", "convolution", "linear"] = Field(
         default="mlp",
-        description="mlp sees a window of fixed length at once; convolution any length",
+        description="mlp sees a window of fixed length at once, with a linear-dynamics prior each "
+        "step by itself; convolution any length; linear is for that prior alone, whose posterior "
+        "is then exact if it is 'gauss-markov' and the likelihood Normal",
     )
     hidden: PositiveInt = 256
     layers: PositiveInt = 3
+    features: PositiveInt = Field(default=16, description="numbers of a step that the likelihood reads")
 
 
 class PaperKoopmanVAE(Section):
-    """Naiman et al.'s: recurrent networks and prior, an operator by least squares; no bound."""
+    """Naiman et al.'s: recurrent networks and prior, an operator by least squares; no bound.
+
+    Their loss, a sum of squares and weights of KL and prediction, is this one times the weight of
+    the KL if the likelihood is Normal of variance half that weight.
+    """
 
     kind: Literal["koopman-vae-paper"] = "koopman-vae-paper"
     latent: PositiveInt = 16
     hidden: PositiveInt = 20
     layers: PositiveInt = 3
-    kl_weight: NonNegativeFloat = Field(default=0.007, description="weight of the KL")
     prediction_weight: NonNegativeFloat = Field(
-        default=0.005, description="weight of the linear prediction error of the prior's path"
+        default=0.7, description="weight of the linear prediction error; published 0.005 of 0.007"
     )
     steps: PositiveInt = Field(default=1, description="how many steps ahead it predicts")
+    noise: bool = Field(
+        default=False, description="whether generated windows bear the likelihood's noise"
+    )
 
 
 class TVINR(Section):
@@ -192,7 +217,9 @@ class TVINR(Section):
     kind: Literal["tv-inr"] = "tv-inr"
     latent: PositiveInt = 32
     hidden: PositiveInt = 128
-    frequencies: PositiveInt = Field(default=16, description="sines that the time is seen through")
+    frequencies: PositiveInt = Field(
+        default=24, description="sines that the time is seen through: half-turns in a window"
+    )
     width: PositiveInt = Field(default=32, description="units of the decoder made for each window")
 
 
@@ -203,6 +230,9 @@ class ProcessVAE(Section):
     latent: PositiveInt = 6
     hidden: PositiveInt = 64
     memory: PositiveInt = Field(default=8, description="past values that the decoder sees")
+    increments: bool = Field(
+        default=True, description="whether only differences count: the process has no level"
+    )
 
 
 class DegradationCVAE(Section):
@@ -211,6 +241,15 @@ class DegradationCVAE(Section):
     kind: Literal["degradation-cvae"] = "degradation-cvae"
     latent: PositiveInt = 8
     hidden: PositiveInt = 64
+    features: PositiveInt = Field(
+        default=16, description="numbers of a step that the likelihood reads"
+    )
+    conditions: tuple[str, ...] = Field(
+        default=(), description="channels that say how it is run, which are given, not explained"
+    )
+    age: bool = Field(
+        default=True, description="whether it is told the rows since the series began"
+    )
 
 
 Model = Annotated[
@@ -292,6 +331,7 @@ class Config(Settings):
 
 
 REAL = ("normal", "sigma-vae", "laplace", "student-t")
+STRUCTURED = ("diagonal-normal", "markov", "gauss-markov")
 
 
 def _refused(config: Config) -> str | None:
@@ -300,6 +340,44 @@ def _refused(config: Config) -> str | None:
         return (
             f"likelihood.kind {config.likelihood.kind!r}: values of series are real numbers; use "
             f"one of {', '.join(REAL)}"
+        )
+    return _refused_paper(config) or _refused_dynamics(config)
+
+
+def _refused_paper(config: Config) -> str | None:
+    """Why the published model cannot be had so, or None where it can."""
+    if config.model.kind != "koopman-vae-paper":
+        return None
+    if config.posterior.kind != "diagonal-normal":
+        return (
+            f"posterior.kind {config.posterior.kind!r} and model.kind 'koopman-vae-paper': its "
+            "posterior is 'diagonal-normal'; use that, or model.kind 'koopman-vae'"
+        )
+    if config.prior.kind != "standard-normal":
+        return (
+            f"prior.kind {config.prior.kind!r} and model.kind 'koopman-vae-paper': its prior is a "
+            "recurrent network of its own; leave prior out, or use model.kind 'koopman-vae'"
+        )
+    return None
+
+
+def _refused_dynamics(config: Config) -> str | None:
+    """Why a Koopman VAE and a prior of linear dynamics do not go together, None where they do."""
+    structured = config.prior.kind == "linear-dynamics"
+    if structured and config.model.kind != "koopman-vae":
+        return (
+            f"prior.kind 'linear-dynamics' and model.kind {config.model.kind!r}: only "
+            "'koopman-vae' has a sequence of latents; use it, or another prior"
+        )
+    if config.model.kind == "koopman-vae" and config.model.network == "linear" and not structured:
+        return (
+            f"model.network 'linear' and prior.kind {config.prior.kind!r}: set prior.kind to "
+            "'linear-dynamics', or use network 'mlp'"
+        )
+    if structured and config.posterior.kind not in STRUCTURED:
+        return (
+            f"posterior.kind {config.posterior.kind!r} with prior.kind 'linear-dynamics': use one "
+            f"of {', '.join(STRUCTURED)}"
         )
     return None
 

@@ -1,5 +1,7 @@
 """Files → series → a validated, split, scaled and fingerprinted dataset → windows for a model."""
 
+from domains.series.data.batches import WindowBatches, batches, every_window, window_values
+from domains.series.data.masks import hide
 from domains.series.data.records import (
     Clock,
     Dataset,
@@ -8,3 +10,20 @@ from domains.series.data.records import (
     Series,
     Windows,
 )
+from domains.series.data.store import load, prepare
+
+__all__ = [
+    "Clock",
+    "Dataset",
+    "Panel",
+    "Scaler",
+    "Series",
+    "WindowBatches",
+    "Windows",
+    "batches",
+    "every_window",
+    "hide",
+    "load",
+    "prepare",
+    "window_values",
+]

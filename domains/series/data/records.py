@@ -65,7 +65,7 @@ class Panel:
         dtypes: Original dtype of each value column, as numpy or pandas spells it.
         clock: What the times mean.
         identifier: Name of the column of the series' names, ``""`` where there is none.
-        notes: One line for anything a reader should know (merged duplicates, codes taken as missing).
+        notes: One line for anything that one should know (merged duplicates, codes of missing).
         label: Name of the column of anomaly labels, ``""`` where there is none.
         columns: Every column taken from a table in its order, with its dtype, so that it can be
             written as it was; empty where it did not come from a table.
@@ -83,9 +83,9 @@ class Panel:
 
 @dataclass(frozen=True, eq=False)
 class Scaler:
-    """An invertible scaling of each channel, fitted on the train part only.
+    r"""An invertible scaling of each channel, fitted on the train part only.
 
-    .. math:: x' = (x - \\text{shift}) / \\text{scale}
+    .. math:: x' = (x - \text{shift}) / \text{scale}
 
     Args:
         shift: Of shape ``(channel,)``, in the channels' units.
@@ -108,14 +108,13 @@ class Scaler:
 class Dataset:
     """A prepared panel: what ``prepare`` writes and ``load`` reads.
 
-    A window is a stretch of ``window`` rows of one series, named by (series, first row). Windows of
-    one split never hold a row that a window of another split holds, but for split kind
+    A window is a stretch of ``window`` rows of one series, named by (series, first row). Windows
+    of one split never hold a row that a window of another split holds, but for split kind
     ``windows``, in which every split is all windows (the protocol of TimeGAN).
 
     Args:
         panel: The series in original units; hidden values are still there.
-        hidden: For each series which values are hidden from every model though known, ``(time,
-            channel)``.
+        hidden: For each series which values are hidden from every model though known.
         scaler: Fitted on the train rows, without hidden values.
         window: Rows in a window.
         windows: For each split the windows, ``(window, 2)``: series, first row.

@@ -1,0 +1,73 @@
+"""An invertible scaling of each channel, fitted on what a model may learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from core.runtime.errors import UserError
+from domains.series.data.records import Array, Scaler
+
+NORMAL_IQR = 1.3489795003921634  # interquartile range of a standard Normal
+
+
+def fit(
+    values: Array, kind: Literal["standard", "min-max", "robust"], channels: Sequence[str]
+) -> Scaler:
+    """Fit a scaling.
+
+    ``standard`` takes mean and standard deviation, ``min-max`` brings the values into [0, 1],
+    ``robust`` takes the median and the interquartile range divided by that of a standard Normal,
+    so that it agrees with ``standard`` on Normal values; where half of the values are equal and
+    the range is 0, it takes the standard deviation. A constant channel has scale 1.
+
+    Args:
+        values: Of the train part, ``(row, channel)``; NaN is left out.
+        kind: Which.
+        channels: Their names, for messages.
+
+    Raises:
+        UserError: If a channel has no value, or its range cannot be had in floating point.
+    """
+    empty = [name for name, column in zip(channels, values.T, strict=True) if _is_empty(column)]
+    if empty:
+        raise UserError(
+            f"channel {empty[0]!r}: no value in the train part; leave it out with data.values"
+        )
+    pairs = [_of_channel(column[~np.isnan(column)], kind) for column in values.T]
+    shift, scale = np.array(pairs, dtype=np.float64).reshape(-1, 2).T
+    for name, column, finite in zip(
+        channels, values.T, np.isfinite(shift) & np.isfinite(scale), strict=True
+    ):
+        if not finite:
+            raise UserError(
+                f"channel {name!r}: values from {np.nanmin(column):g} to {np.nanmax(column):g} "
+                "overflow when scaled; give them in another unit"
+            )
+    return Scaler(shift=np.ascontiguousarray(shift), scale=np.ascontiguousarray(scale))
+
+
+def constant(values: Array) -> np.ndarray:
+    """Say of each channel whether all its values are equal."""
+    low, high = np.fmin.reduce(values, axis=0), np.fmax.reduce(values, axis=0)
+    return low == high
+
+
+def _is_empty(column: Array) -> bool:
+    return bool(np.isnan(column).all())
+
+
+def _of_channel(values: Array, kind: str) -> tuple[float, float]:
+    """Return shift and scale of a channel without gaps."""
+    low, high = values.min(), values.max()
+    if low == high:
+        return float(low), 1.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        if kind == "min-max":
+            return float(low), float(high - low)
+        if kind == "standard":
+            return float(values.mean()), float(values.std())
+        lower, median, upper = np.quantile(values, (0.25, 0.5, 0.75))
+        return float(median), float((upper - lower) / NORMAL_IQR or values.std())
