@@ -1,0 +1,139 @@
+"""Go on with series past their end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.runtime.errors import UserError
+from core.runtime.progress import Progress
+from domains.series.cli.covering import chunks, windows_of
+from domains.series.cli.opened import Trained
+from domains.series.cli.stamps import following
+from domains.series.cli.tables import beside, rounded
+from domains.series.data import Panel, Series
+from domains.series.data.windows import step_of
+
+Array = NDArray[np.float64]
+COLUMNS = ("", "mean", "lower", "upper")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How far a model sees at once.
+
+    Args:
+        past: Rows of a window that it sees.
+        step: Rows after them that it predicts.
+        rolls: How many times; from the second on it sees its own draws.
+    """
+
+    past: int
+    step: int
+    rolls: int
+
+
+def plan(opened: Trained, horizon: int) -> Plan:
+    """A model of task forecast predicts its horizon, others at most half a window at once.
+
+    Raises:
+        UserError: If the horizon is longer than all that the model has seen of one series.
+    """
+    longest = max(len(one.times) for one in opened.dataset.panel.series)
+    if not 1 <= horizon <= longest:
+        raise UserError(
+            f"--horizon: got {horizon}, expected 1 to {longest}, the rows of the longest series "
+            "of the run"
+        )
+    window, task = opened.dataset.window, opened.config.task
+    step = task.horizon if task.kind == "forecast" else min(horizon, window // 2)
+    return Plan(window - step, step, -(-horizon // step))
+
+
+def forecast(opened: Trained, panel: Panel, horizon: int, samples: int, interval: float) -> Panel:
+    """Median, mean, lower and upper of the rows after the end of each series.
+
+    Args:
+        opened: The run.
+        panel: Series of its channels.
+        horizon: How many rows.
+        samples: Paths behind the numbers.
+        interval: Probability between lower and upper.
+    """
+    steps = plan(opened, horizon)
+    cells = samples * opened.dataset.window * len(panel.channels)
+    columns: list[Array] = []
+    with Progress("forecasting", len(panel.series)) as progress:
+        for part in chunks(range(len(panel.series)), cells):
+            paths = draw(opened, panel, part, steps, samples)[:, :, :horizon]
+            paths = opened.dataset.scaler.invert(paths)
+            columns += [_numbers(paths[:, place], interval) for place in range(len(part))]
+            progress.show(len(columns), {})
+    dtypes = panel.dtypes
+    columns = [
+        np.stack([rounded(each, dtypes) if name != "mean" else each for name, each in named])
+        for named in (zip(COLUMNS, column, strict=True) for column in columns)
+    ]
+    future = tuple(_future(one, panel, horizon) for one in panel.series)
+    return beside(replace(panel, series=future, notes=(), label=""), columns, COLUMNS)
+
+
+def draw(opened: Trained, panel: Panel, places: Sequence[int], steps: Plan, samples: int) -> Array:
+    """Draw scaled paths ``(sample, series, row, channel)``, each going on from its own past.
+
+    Past rows that a series lacks come first and are not seen.
+
+    Args:
+        opened: The run.
+        panel: Series of its channels.
+        places: Which of them.
+        steps: How far the model sees.
+        samples: Paths of each.
+    """
+    pasts = [_past(opened, panel, panel.series[place], steps.past) for place in places]
+    values, times = (np.stack(column) for column in zip(*pasts, strict=True))
+    first = _predict(opened, values, times, steps.step, samples)
+    values = np.broadcast_to(values, (samples, *values.shape)).reshape(-1, *values.shape[1:])
+    times = np.tile(times, (samples, 1))
+    drawn, paths = first.reshape(-1, *first.shape[2:]), [first]
+    for _ in range(1, steps.rolls):
+        values = np.concatenate([values, drawn], axis=1)[:, -steps.past :]
+        times = np.concatenate([times, _ahead(times, steps.step)], axis=1)[:, -steps.past :]
+        drawn = _predict(opened, values, times, steps.step, 1)[0]
+        paths.append(drawn.reshape(first.shape))
+    return np.concatenate(paths, axis=2)
+
+
+def _predict(opened: Trained, past: Array, times: Array, step: int, samples: int) -> Array:
+    unknown = np.full((len(past), step, past.shape[2]), np.nan)
+    whole = np.concatenate([past, unknown], axis=1)
+    batch = windows_of(whole, np.concatenate([times, _ahead(times, step)], axis=1))
+    return opened.predict(batch, samples)[:, :, -step:]
+
+
+def _ahead(times: Array, step: int) -> Array:
+    return times[:, -1:] + np.arange(1, step + 1)
+
+
+def _past(opened: Trained, panel: Panel, series: Series, rows: int) -> tuple[Array, Array]:
+    values = opened.dataset.scaler.apply(series.values[-rows:])
+    step = step_of(opened.dataset, panel)
+    times = np.arange(len(values), dtype=np.float64)
+    if step is not None:
+        times = series.times[-rows:] / step
+    lacking = rows - len(times)
+    values = np.concatenate([np.full((lacking, values.shape[1]), np.nan), values])
+    return values, np.concatenate([times[0] - np.arange(lacking, 0, -1), times])
+
+
+def _numbers(paths: Array, interval: float) -> Array:
+    median, low, high = np.quantile(paths, [0.5, 0.5 - interval / 2, 0.5 + interval / 2], axis=0)
+    return np.stack([median, paths.mean(0), low, high])
+
+
+def _future(series: Series, panel: Panel, horizon: int) -> Series:
+    times = following(panel.clock, series.times, horizon)
+    return Series(series.name, times, np.empty((horizon, 0)))

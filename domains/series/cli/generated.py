@@ -1,0 +1,72 @@
+"""New series from a model, with the names, units and time stamps of the data."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from core.runtime.errors import UserError
+from core.runtime.progress import Progress
+from domains.series.cli.covering import chunks
+from domains.series.cli.opened import Trained
+from domains.series.cli.stamps import first_time
+from domains.series.cli.tables import rounded
+from domains.series.data import Panel, Series
+
+
+def generate(
+    opened: Trained, count: int, start: str | None = None, length: int | None = None
+) -> Panel:
+    """Draw new windows as series of a panel.
+
+    Args:
+        opened: The run.
+        count: How many.
+        start: Time of their first row; None for the day after the data's end.
+        length: Rows of each; None for those of the run's windows.
+
+    Raises:
+        UserError: If the model cannot generate, or not at that length.
+    """
+    panel, clock = opened.dataset.panel, opened.dataset.panel.clock
+    rows = opened.dataset.window if length is None else length
+    begin = first_time(clock, start, max(float(one.times[-1]) for one in panel.series))
+    values = rounded(opened.dataset.scaler.invert(_drawn(opened, count, rows)), panel.dtypes)
+    times = begin + clock.interval * np.arange(rows, dtype=np.float64)
+    digits = len(str(count - 1))
+    series = tuple(Series(f"{k:0{digits}d}", times, values[k]) for k in range(count))
+    identifier = panel.identifier or free_name("series", (*panel.channels, clock.column))
+    columns = {} if identifier != panel.identifier else panel.columns
+    return replace(
+        panel, series=series, columns=columns, identifier=identifier, notes=(), label=""
+    )
+
+
+def free_name(wanted: str, taken: tuple[str, ...]) -> str:
+    """A name that is not taken.
+
+    Example:
+        >>> free_name("series", ("price", "series"))
+        'series_'
+    """
+    while wanted in taken:
+        wanted += "_"
+    return wanted
+
+
+def _drawn(opened: Trained, count: int, rows: int) -> np.ndarray:
+    """Draw scaled windows, a part of them at a time."""
+    model, channels = opened.model, len(opened.dataset.channels)
+    parts = []
+    with Progress("generating", count) as progress:
+        for part in chunks(range(count), rows * channels * 16):
+            times = torch.arange(rows, dtype=torch.float32).expand(len(part), rows)
+            try:
+                parts.append(model.generate(times.to(opened.device)).cpu().double().numpy())
+            except NotImplementedError as error:
+                kind = opened.config.model.kind
+                raise UserError(f"generate: model.kind {kind!r}: {error}") from error
+            progress.show(part[-1] + 1, {})
+    return np.concatenate(parts)
