@@ -11,6 +11,7 @@ from domains.series.data.records import (
     Windows,
 )
 from domains.series.data.store import load, prepare
+from domains.series.data.unseen import panel_windows
 
 __all__ = [
     "Clock",
@@ -24,6 +25,7 @@ __all__ = [
     "every_window",
     "hide",
     "load",
+    "panel_windows",
     "prepare",
     "window_values",
 ]

@@ -115,7 +115,8 @@ def rows_of_dataset(dataset: Dataset) -> Rows:
 
 def step_of(dataset: Dataset, panel: Panel) -> float | None:
     """Return the time of one step of a run in a panel, None where each row is one step."""
-    by_row = dataset.spacing == "rows" or panel.clock.kind == "index"
+    kinds = (dataset.panel.clock.kind, panel.clock.kind)
+    by_row = dataset.spacing == "rows" or "index" in kinds
     return None if by_row else dataset.panel.clock.interval
 
 
@@ -125,13 +126,7 @@ def _steps(times: Array, interval: float | None) -> Array:
     return (times - times[0]) / interval
 
 
-def gather(
-    rows: Rows,
-    starts: Starts,
-    window: int,
-    seen: Mask,
-    targets: Mask,
-) -> Windows:
+def gather(rows: Rows, starts: Starts, window: int, seen: Mask, targets: Mask) -> Windows:
     """Gather windows from rows, with masks that are given row by row.
 
     Args:
@@ -142,27 +137,20 @@ def gather(
         targets: What it explains, ``(row, channel)``.
     """
     index, present = rows.index(starts, window)
-    inside = present[:, :, None]
-    flat = torch.from_numpy(index.ravel())
+    place, inside = torch.from_numpy(index.ravel()), torch.from_numpy(present)
     shape = (*index.shape, rows.values.shape[1])
 
     def take(array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(array).index_select(0, flat).view(shape)
+        found = torch.from_numpy(array).index_select(0, place).view(shape)
+        return found if present.all() else found * inside[:, :, None]
 
-    padded = not present.all()
-    mask = torch.from_numpy(inside)
-    values, known = take(rows.values), take(rows.known)
-    seen_, targets_ = take(seen), take(targets)
-    if padded:
-        values, known = values * mask, known & mask
-        seen_, targets_ = seen_ & mask, targets_ & mask
     return Windows(
-        values=values,
-        known=known,
-        seen=seen_,
-        targets=targets_,
+        values=take(rows.values),
+        known=take(rows.known),
+        seen=take(seen),
+        targets=take(targets),
         times=torch.from_numpy(_times(rows, index, present)),
-        present=torch.from_numpy(present),
+        present=inside,
         origin=torch.from_numpy(starts.astype(np.int64)),
     )
 
