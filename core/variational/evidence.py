@@ -159,6 +159,9 @@ class Evidence:
             if all have.
         density: Whether every likelihood term is a log-density of the data. A distance between
             features is none: no value then bounds the log-likelihood.
+        joint: Whether the priors of the latents multiply to the prior that the model draws from.
+            One that is given anything but sampled parents does not (a recurrent prior run along a
+            path of its own): no value then bounds the log-likelihood.
         plain: Whether a mean over samples and examples is a plain mean; not given but found out.
     """
 
@@ -168,6 +171,7 @@ class Evidence:
     weights: Mapping[str, float] = field(default_factory=dict)
     observed: Bool[Tensor, " batch"] | None = None
     density: bool = True
+    joint: bool = True
     plain: bool = field(init=False, default=True)
 
     def __post_init__(self) -> None:
@@ -179,7 +183,8 @@ class Evidence:
     @property
     def bounds(self) -> bool:
         """Whether values made of it can bound the log-likelihood of the data."""
-        return self.density and False not in [each.estimator.is_draw for each in self.latents]
+        draws = [each.estimator.is_draw for each in self.latents]
+        return self.density and self.joint and False not in draws
 
     def log_joint_ratio(self) -> Float[Tensor, "samples batch"]:
         r"""Return the log importance weights :math:`\log p(x, z) - \log q(z \mid x)`, in nats.

@@ -113,7 +113,7 @@ def ornstein_uhlenbeck(
             uniform between them.
     """
     rng = generator(seed, "ou")
-    tau = np.exp(rng.uniform(*np.log(memory), paths))
+    tau = np.exp(rng.uniform(np.log(memory[0]), np.log(memory[1]), paths))
     keep, noise = np.exp(-1 / tau), rng.standard_normal((paths, steps))
     values = noise.copy()
     for step in range(1, steps):

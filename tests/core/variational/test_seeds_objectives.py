@@ -38,6 +38,7 @@ from core.variational.objectives import (
     MultiBeta,
     RateDistortion,
     Renyi,
+    elbo_of,
 )
 from core.variational.structures import Relaxed, masked_event
 
@@ -402,6 +403,15 @@ def test_what_is_no_density_of_the_data_bounds_nothing() -> None:
     distance = Evidence(evidence.log_likelihood, evidence.latents, density=False)
     for objective in (ELBO(samples=2), IWAE(2), CUBO(2), InfoVAE(0.0, 1.0)):
         assert objective(distance).bound == "none"
+
+
+def test_latents_held_against_no_prior_of_the_model_bound_nothing() -> None:
+    evidence = given()
+    apart = Evidence(evidence.log_likelihood, evidence.latents, joint=False)
+    for objective in (ELBO(samples=2), IWAE(2), CUBO(2), InfoVAE(0.0, 1.0)):
+        assert objective(apart).bound == "none"
+    assert elbo_of(apart).bound == "none"
+    assert elbo_of(evidence).bound == "lower"
 
 
 def test_weights_that_all_examples_share_have_no_importance_weights() -> None:
