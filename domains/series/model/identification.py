@@ -25,11 +25,14 @@ class Identified:
         eigenvalues: :math:`\lambda`, inside the unit circle and not below the real axis.
         emission: :math:`h` of shape ``(channel, mode)``, for amplitudes :math:`a` whose real and
             imaginary parts have variance 1 at the start of a window.
+        drive: What is added to each part in a row, as :math:`\sigma` of `LinearDynamics`; 0 for
+            modes that decay freely.
         noise: Standard deviation of what is left of each channel.
     """
 
     eigenvalues: Complexes
     emission: Complexes
+    drive: Array
     noise: Array
 
 
@@ -69,7 +72,7 @@ def identify(values: Array, known: Mask, modes: int) -> Identified | None:
     upper = np.angle(eigenvalues) >= 0
     eigenvalues = _inside(eigenvalues[upper], SLOWEST * time)
     emission = (observe.astype(np.complex128) @ vectors)[:, upper]
-    return _strongest(filled[:, :depth], known[:, :depth], eigenvalues, emission, modes)
+    return _strongest(filled, known, eigenvalues, emission, modes, depth)
 
 
 def _moments(filled: Array, known: Mask, lags: int) -> list[Array]:
@@ -109,19 +112,36 @@ def _inside(eigenvalues: Complexes, longest: float) -> Complexes:
 
 
 def _strongest(
-    filled: Array, known: Mask, eigenvalues: Complexes, emission: Complexes, modes: int
+    filled: Array, known: Mask, eigenvalues: Complexes, emission: Complexes, modes: int, depth: int
 ) -> Identified:
     """Keep the modes that add most to the first rows of the windows, amplitudes of variance 1."""
-    time = np.arange(filled.shape[1])
+    time = np.arange(depth)
     waves = eigenvalues ** time[:, None, None] * emission  # (time, channel, mode)
+    early, residual = _fit(filled[:, :depth], known[:, :depth], waves)
+    late, _ = _fit(filled[:, depth : 2 * depth], known[:, depth : 2 * depth], waves)
+    spread = _scale(early)
+    energy = spread**2 * np.square(np.abs(waves)).sum((0, 1))
+    driven = _scale(late - eigenvalues**depth * early) / np.maximum(spread, TINY)
+    rate = -np.log(np.abs(eigenvalues))
+    driven = driven * np.sqrt(2 * rate / -np.expm1(-2 * rate * depth))
+    chosen = np.argsort(-energy, kind="stable")[:modes]
+    return Identified(
+        eigenvalues[chosen], (emission * spread)[:, chosen], driven[chosen], residual
+    )
+
+
+def _scale(amplitudes: Complexes) -> Array:
+    """Return the standard deviation of real and imaginary parts over windows."""
+    return np.sqrt(np.square(np.abs(amplitudes)).mean(0) / 2)
+
+
+def _fit(filled: Array, known: Mask, waves: Complexes) -> tuple[Complexes, Array]:
+    """Fit amplitudes of the waves to each window, and return the scale of what is left."""
     basis = np.stack([waves.real, -waves.imag], -1).reshape(*waves.shape[:2], -1)
     amplitudes = _amplitudes(filled, known, basis)
     left = np.where(known, filled - np.einsum("tcp,np->ntc", basis, amplitudes), 0.0)
-    noise = np.sqrt(np.square(left).sum((0, 1)) / np.maximum(known.sum((0, 1)), 1))
-    spread = np.sqrt(np.square(amplitudes).reshape(len(filled), -1, 2).mean((0, 2)))
-    energy = spread**2 * np.square(np.abs(waves)).sum((0, 1))
-    chosen = np.argsort(-energy, kind="stable")[:modes]
-    return Identified(eigenvalues[chosen], (emission * spread)[:, chosen], noise)
+    scale = np.sqrt(np.square(left).sum((0, 1)) / np.maximum(known.sum((0, 1)), 1))
+    return amplitudes[:, ::2] + 1j * amplitudes[:, 1::2], scale
 
 
 def _amplitudes(filled: Array, known: Mask, basis: Array) -> Array:

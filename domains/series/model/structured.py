@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch.distributions import Distribution, MultivariateNormal
 
 from core.runtime import methods
 from core.variational.distributions.base import factors
@@ -26,6 +27,7 @@ from core.variational.dynamics import (
     kalman_filter,
     smoothing_distribution,
 )
+from core.variational.dynamics.gauss_markov import symmetric
 from core.variational.estimators import REPARAMETERISED, Estimator
 from core.variational.evidence import Evidence, Latent
 from core.variational.likelihoods import NormalLikelihood, SigmaVAELikelihood, masked_log_prob
@@ -105,7 +107,7 @@ class StructuredKoopmanVAE(SeriesModel):
         prior: LinearDynamics,
         encoder: nn.Module | None,
         posterior: nn.Module | None,
-        decoder: nn.Module,
+        decoder: RowNetwork,
         likelihood: Any,
         estimator: Estimator = REPARAMETERISED,
     ) -> None:
@@ -122,6 +124,11 @@ class StructuredKoopmanVAE(SeriesModel):
     def chained(self) -> bool:
         """Whether its posterior is the dynamics times potentials."""
         return self.exact or isinstance(self.posterior, GaussMarkovPosterior)
+
+    @property
+    def filters(self) -> bool:
+        """Whether it tells the state of a row from the rows before, one by one."""
+        return self.chained and (self.exact or isinstance(self.encoder, RowNetwork))
 
     def encode(self, batch: Windows) -> Distribution:
         """Return the posterior of the path given what is seen, over ``(time, latent)``."""
@@ -201,6 +208,24 @@ class StructuredKoopmanVAE(SeriesModel):
         space = StateSpace(path, identity, loc.new_zeros(()), torch.diag_embed(scale))
         return kalman_filter(space, loc, steps_of(batch).informative())
 
+    def surprise_ahead(self, batch: Windows, samples: int = 16) -> Float[Tensor, "batch time"]:
+        r"""Return :math:`-\log p(x_t \mid x_{<t})` of what is seen of each row, in nats.
+
+        Exact for a linear dynamical system. Otherwise the past's potentials stand for the past,
+        and the mean is over so many draws of the row's state.
+
+        Raises:
+            ValueError: If the posterior is no chain of potentials.
+        """
+        filtered = self.filtered(batch)
+        if self.exact:
+            return -filtered.step_log_likelihood
+        path = as_gauss_markov(self.prior.path(batch.values.shape[1], steps_of(batch)))
+        draws = _one_ahead(path, filtered).sample(torch.Size((samples,)))
+        log_prob = factors(self.decode(draws), 2).log_prob(batch.values)
+        seen = torch.where(batch.seen, log_prob, 0.0).sum(-1)
+        return math.log(samples) - seen.logsumexp(0)
+
     def state_space(self, batch: Windows) -> StateSpace:
         """Return the dynamics at the times of a batch and how the likelihood measures them."""
         path = as_gauss_markov(self.prior.path(batch.values.shape[1], steps_of(batch)))
@@ -234,7 +259,7 @@ class StructuredKoopmanVAE(SeriesModel):
         per_mode = rows.shape[1] // self.prior.modes
         covariances = rows.unflatten(1, (-1, per_mode))
         second = torch.einsum("rmi,rmj->mij", covariances, covariances)
-        if not isinstance(self.decoder, nn.Identity):
+        if len(self.decoder):
             return second.diagonal(dim1=-2, dim2=-1).sum(-1)
         emission = self.likelihood.head.weight.double().unflatten(1, (-1, per_mode))
         return torch.einsum("dmi,mij,dmj->m", emission, second, emission)
@@ -245,6 +270,16 @@ class StructuredKoopmanVAE(SeriesModel):
                 f"{what}: the posterior is approximate; it is exact with posterior "
                 "'gauss-markov', network 'linear' and a Normal likelihood"
             )
+
+
+def _one_ahead(path: GaussMarkov, filtered: Filtered) -> MultivariateNormal:
+    """Return what the rows before each say of its state."""
+    noise = path.scale_tril @ path.scale_tril.mT
+    moved = path.transition @ filtered.loc[..., :-1, :].unsqueeze(-1)
+    spread = path.transition @ filtered.covariance[..., :-1, :, :] @ path.transition.mT
+    loc = path.offset + nn.functional.pad(moved.squeeze(-1), (0, 0, 1, 0))
+    covariance = noise + nn.functional.pad(spread, (0, 0, 0, 0, 1, 0))
+    return MultivariateNormal(loc, symmetric(covariance), validate_args=False)
 
 
 def steps_of(batch: Windows) -> Steps:
@@ -273,15 +308,24 @@ def _parts(eigenvalues: Tensor) -> tuple[Tensor, Tensor]:
     return eigenvalues, torch.zeros_like(eigenvalues)
 
 
-def row_network(inputs: int, hidden: int, layers: int) -> nn.Module:
-    """A perceptron on the last dimension: each row by itself."""
-    sizes = [inputs, *[hidden] * layers]
-    modules = [
-        module
-        for size, following in itertools.pairwise(sizes)
-        for module in (nn.Linear(size, following), nn.SiLU())
-    ]
-    return nn.Sequential(*modules)
+class RowNetwork(nn.Sequential):
+    """A perceptron that sees each row by itself; with no layers what comes in.
+
+    Args:
+        inputs: Numbers of a row.
+        hidden: Units of a layer.
+        layers: How many.
+    """
+
+    def __init__(self, inputs: int, hidden: int, layers: int) -> None:
+        sizes = [inputs, *[hidden] * layers]
+        modules = [
+            module
+            for size, following in itertools.pairwise(sizes)
+            for module in (nn.Linear(size, following), nn.SiLU())
+        ]
+        super().__init__(*modules)
+        self.outputs = sizes[-1]
 
 
 def build(config: Config, dataset: Dataset) -> SeriesModel:
@@ -292,17 +336,18 @@ def build(config: Config, dataset: Dataset) -> SeriesModel:
     """
     section, channels = config.model, len(dataset.channels)
     assert isinstance(section, KoopmanVAESection)
-    latent, linear = section.latent, section.network == "linear"
+    latent, layers = section.latent, 0 if section.network == "linear" else section.layers
     prior = methods.build_prior(config.prior, latent, sequence=True)
-    decoder = nn.Identity() if linear else row_network(latent, section.hidden, section.layers)
+    decoder = RowNetwork(latent, section.hidden, layers)
     likelihood = methods.build_likelihood(
-        config.likelihood, latent if linear else section.hidden, channels, event_dims=2
+        config.likelihood, decoder.outputs, channels, event_dims=2
     )
     encoder = posterior = None
-    if not (linear and config.posterior.kind == "gauss-markov" and _linear_normal(likelihood)):
-        encoder, features = _encoder(section, 2 * channels)
+    linear = layers == 0 and _linear_normal(likelihood)
+    if not (linear and config.posterior.kind == "gauss-markov"):
+        encoder = RowNetwork(2 * channels, section.hidden, layers)
         posterior = methods.build_posterior(
-            config.posterior, features, latent, event_dims=2, sequence=True, dynamics=prior
+            config.posterior, encoder.outputs, latent, event_dims=2, sequence=True, dynamics=prior
         )
     estimator = methods.build_estimator(config.estimator)
     model = StructuredKoopmanVAE(prior, encoder, posterior, decoder, likelihood, estimator)
@@ -333,7 +378,7 @@ def start_from_data(model: StructuredKoopmanVAE, dataset: Dataset) -> None:
     if prior.spectrum == "stable":
         prior.log_rate.copy_(rate.log())
     if not prior.stationary:
-        prior.log_noise_scale.copy_((2 * rate).sqrt().log())
+        prior.log_noise_scale.copy_(torch.from_numpy(found.drive).clamp(min=LEAST_NOISE).log())
     emission = torch.from_numpy(found.emission)
     head = model.likelihood.head
     head.weight.copy_(torch.stack([emission.real, -emission.imag], -1).flatten(1))
@@ -358,13 +403,6 @@ def _start_noise(likelihood: Any, noise: Float[Tensor, " channel"]) -> None:
             return
     square = noise.square() if scale.dim() else noise.square().mean()
     scale.copy_(0.5 * square.log() if log else square)
-
-
-def _encoder(section: KoopmanVAESection, channels: int) -> tuple[nn.Module, int]:
-    """From values and masks to features of each row, and how many."""
-    if section.network == "linear":
-        return nn.Identity(), channels
-    return row_network(channels, section.hidden, section.layers), section.hidden
 
 
 def _linear_normal(likelihood: nn.Module) -> bool:
