@@ -12,7 +12,7 @@ from core.runtime.cli import Force, Json, Root, show_result
 from core.runtime.errors import UserError
 
 if TYPE_CHECKING:
-    from domains.series.data import Panel
+    from domains.series.config import Data as Options
 
 ENDINGS = (".csv", ".csv.gz", ".parquet", ".npz")
 FIGURES = (".html", ".svg", ".json")
@@ -64,7 +64,9 @@ def inspect(
     """
     from domains.series import data
 
-    panel = _read(file, time, identifier, values, na_values, merge, zone)
+    panel = data.read_unchecked(
+        file, _options(file, time, identifier, values, na_values, merge, zone)
+    )
     found = data.describe(panel)
     show_result(found, as_json, data.describe_text(found))
 
@@ -104,10 +106,10 @@ def mask(
         raise UserError(f"--fraction: got {fraction:g}, expected between 0 and 1")
     at_least("--length", length, 1)
     beside = _free(out, "hidden", force)
-    panel = _read(file, time, identifier, values, na_values, merge, zone)
     from domains.series import data
     from domains.series.cli.hidden import hide_values
 
+    panel = data.read_input(file, _options(file, time, identifier, values, na_values, merge, zone))
     hidden = hide_values(panel, kind, fraction, length, seed)
     data.write_panel(out, hidden.panel)
     data.write_panel(beside, hidden.truth)
@@ -197,12 +199,13 @@ def impute(
     from domains.series import data
     from domains.series.cli.imputed import fill
     from domains.series.cli.opened import open_run
+    from domains.series.cli.tables import put_back
 
     opened = open_run(run, runs)
     panel = opened.read(file)
     with opened.looking(seed, "impute"):
-        filled = fill(opened, panel, samples, share, draws)
-    data.write_panel(out, filled.panel)
+        filled = fill(opened, opened.own_channels(panel, file), samples, share, draws)
+    data.write_panel(out, put_back(panel, filled.panel))
     result: dict[str, Any] = {"out": str(out), "filled": filled.count, "samples": samples}
     if wanted and filled.count:
         data.write_panel(beside, filled.cells)
@@ -244,7 +247,7 @@ def forecast(
 
     opened = open_run(run, runs)
     steps = forecasts.plan(opened, horizon)
-    panel = opened.panel if data_file is None else opened.read(data_file)
+    panel = opened.own(data_file)
     if steps.rolls > 1:
         folder.say(f"rolling on: {steps.step} rows at a time, each path from its own draws")
     with opened.looking(seed, "forecast"):
@@ -289,7 +292,7 @@ def anomaly(
     opened = open_run(run, runs)
     if data_file is None and label is not None:
         raise UserError("--label: belongs to --data, which is not given; a run has data.label")
-    panel = opened.panel if data_file is None else opened.read(data_file, label)
+    panel = opened.own(data_file, label)
     with opened.looking(seed, "anomaly"):
         scored = anomalies.score(opened, panel, samples)
     data.write_panel(out, anomalies.scores_table(panel, scored))
@@ -389,7 +392,7 @@ def percent(given: float) -> float:
     return given / 100
 
 
-def _read(
+def _options(
     file: Path,
     time: str | None,
     identifier: str | None,
@@ -397,11 +400,10 @@ def _read(
     na_values: tuple[float, ...],
     merge: Literal["mean", "first", "last"] | None,
     zone: str | None,
-) -> Panel:
-    from domains.series import data
+) -> Options:
     from domains.series.config import Data as Options
 
-    options = Options(
+    return Options(
         source="file",
         path=str(file),
         time=time,
@@ -411,7 +413,6 @@ def _read(
         merge=merge,
         zone=zone,
     )
-    return data.read_panel(file, options)
 
 
 def _free(out: Path, beside: str | None, force: bool) -> Path:

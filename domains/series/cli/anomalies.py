@@ -11,16 +11,15 @@ import torch
 from numpy.typing import NDArray
 
 from core.runtime.progress import Progress
-from domains.series.cli.covering import all_seen, chunks, firsts, table
+from domains.series.cli.covering import Covered, chunks
 from domains.series.cli.opened import Trained
 from domains.series.cli.stamps import stamp
 from domains.series.cli.tables import with_values
 from domains.series.data import Panel, Windows
-from domains.series.metrics import average_precision
+from domains.series.metrics.anomalies import average_precision, judged_by_the_rest
 
 Array = NDArray[np.float64]
 OVERLAP = 4  # windows that most rows are scored in
-FOLDS = 4  # parts of a window; a model that imputes judges each by the others
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,27 +48,17 @@ def score(opened: Trained, panel: Panel, samples: int) -> Scored:
         panel: Series of its channels.
         samples: Posterior draws behind each density.
     """
-    window, given = opened.dataset.window, table(opened.dataset, panel)
-    stride = _stride(opened)
-    starts = [
-        (place, first)
-        for place, one in enumerate(panel.series)
-        for first in firsts(len(one.times), window, stride)
-    ]
-    sums = [np.zeros((2, *one.values.shape)) for one in panel.series]
-    done = 0
-    with Progress("scoring", len(starts)) as progress:
-        for part in chunks(starts, samples * window * len(panel.channels)):
-            batch = all_seen(given, np.array(part), window)
-            surprise, judged = _surprise(opened, batch, samples)
-            for place, (series, first) in enumerate(part):
-                there = sums[series][:, first : first + window]
-                rows = there.shape[1]
-                there[0] += np.where(judged[place, :rows], surprise[place, :rows], 0)
-                there[1] += judged[place, :rows]
-            done += len(part)
-            progress.show(done, {})
-    found = [total / np.where(count, count, np.nan) for total, count in sums]
+    covered = Covered(opened.dataset, panel, _stride(opened))
+    every = np.arange(len(covered.starts))
+    total, count = np.zeros((2, sum(covered.lengths), len(panel.channels)))
+    with Progress("scoring", len(every)) as progress:
+        for part in chunks(every, samples * opened.dataset.window * len(panel.channels)):
+            surprise, judged = _surprise(opened, covered.windows(part), samples)
+            rows = covered.rows(part)
+            np.add.at(total, rows, np.where(judged, surprise, 0))
+            np.add.at(count, rows, judged)
+            progress.show(int(part[-1]) + 1, {})
+    found = covered.split(total / np.where(count, count, np.nan))
     return Scored(found, [_mean_of_known(each) for each in found])
 
 
@@ -109,7 +98,7 @@ def summary(panel: Panel, scored: Scored, count: int) -> dict[str, Any]:
         labels = np.concatenate([one.label for one in panel.series if one.label is not None])
         share = float(labels[known].mean())
         found |= {"labelled": int(labels.sum()), "auc_pr_floor": share}
-        found["auc_pr"] = average_precision(flat[known], labels[known]) if 0 < share < 1 else None
+        found["auc_pr"] = average_precision(labels[known], flat[known]) if 0 < share < 1 else None
     return found
 
 
@@ -159,27 +148,12 @@ def _surprise(opened: Trained, batch: Windows, samples: int) -> tuple[Array, NDA
     """The surprise of each value, and which values there was something to judge by."""
     total = torch.zeros(batch.values.shape)
     judged = torch.zeros(batch.values.shape, dtype=torch.bool)
-    for hidden in _hidden_rows(opened, batch.values.shape[1]):
-        wanted = batch.known & hidden[:, None]
-        seen = (
-            batch.known & ~hidden[:, None]
-            if opened.config.task.kind != "generate"
-            else batch.known
-        )
-        surprise = opened.model.surprise(batch.seeing(seen).to(opened.device), samples).cpu()
+    task = opened.config.task
+    horizon = task.horizon if task.kind == "forecast" else 0
+    for shown, wanted in judged_by_the_rest(batch, task.kind, horizon):
+        surprise = opened.model.surprise(shown.to(opened.device), samples).cpu()
         total, judged = torch.where(wanted, surprise, total), judged | wanted
     return total.double().numpy(), judged.numpy()
-
-
-def _hidden_rows(opened: Trained, window: int) -> list[torch.Tensor]:
-    """Rows that are judged together, and that a model of a task of prediction does not see."""
-    rows, task = torch.arange(window), opened.config.task
-    if task.kind == "generate":
-        return [torch.ones(window, dtype=torch.bool)]
-    if task.kind == "forecast":
-        return [rows >= window - task.horizon]
-    size = -(-window // FOLDS)
-    return [rows // size == fold for fold in range(-(-window // size))]
 
 
 def _mean_of_known(values: Array) -> Array:

@@ -14,9 +14,17 @@ from core.runtime.errors import UserError, did_you_mean
 from core.runtime.folder import say
 from core.runtime.order import derive
 from core.runtime.statistics import t_interval
-from domains.series import metrics
+from domains.series.cli.tables import with_values
 from domains.series.config import Data
 from domains.series.data import Panel, read_panel
+from domains.series.metrics.judges import discriminative_scores, predictive_scores
+from domains.series.metrics.similarity import (
+    autocorrelation_distance,
+    correlational_score,
+    marginal_distance,
+    memorisation,
+)
+from domains.series.metrics.strict import strict_discriminative
 
 Array = NDArray[np.float64]
 FEWEST = 50
@@ -101,8 +109,6 @@ def _same_channels(true: Panel, made: Panel, path: Path) -> None:
 
 
 def _ordered(made: Panel, true: Panel) -> Panel:
-    from domains.series.cli.tables import with_values
-
     places = [made.channels.index(name) for name in true.channels]
     values = [one.values[:, places] for one in made.series]
     return with_values(made, values, channels=true.channels)
@@ -177,23 +183,23 @@ def _measured(distance: Callable[[Array, Array], float], both: Both) -> dict[str
 
 def _timegan(both: Both, seeds: list[int]) -> Iterator[tuple[str, dict[str, Any]]]:
     say(f"discriminative score: {len(seeds)} judges, and as many for its floor")
-    yield "discriminative_score", _judged(metrics.discriminative_scores, both, seeds)
+    yield "discriminative_score", _judged(discriminative_scores, both, seeds)
     if len(both.channels) < 2:
         reason = "1 channel: it predicts the last channel from the others"
         yield "predictive_score", {"value": None, "reason": reason}
     else:
         say(f"predictive score: {len(seeds)} predictors, and as many for its floor")
-        yield "predictive_score", _judged(metrics.predictive_scores, both, seeds)
-    yield "correlational_score", _measured(metrics.correlational_score, both)
+        yield "predictive_score", _judged(predictive_scores, both, seeds)
+    yield "correlational_score", _measured(correlational_score, both)
 
 
 def _strict(both: Both, seeds: list[int]) -> Iterator[tuple[str, dict[str, Any]]]:
     say(f"strict judges: {len(seeds)}, and as many for their floor")
     yield "strict_auc", _judged(_strict_scores, both, seeds)
-    yield "marginal_distance", _measured(metrics.marginal_distance, both)
-    yield "autocorrelation_distance", _measured(metrics.autocorrelation_distance, both)
-    yield "memorisation", _measured(metrics.memorisation, both)
+    yield "marginal_distance", _measured(marginal_distance, both)
+    yield "autocorrelation_distance", _measured(autocorrelation_distance, both)
+    yield "memorisation", _measured(memorisation, both)
 
 
 def _strict_scores(real: Array, generated: Array, seeds: list[int]) -> Array:
-    return np.array([metrics.strict_discriminative(real, generated, seed) for seed in seeds])
+    return np.array([strict_discriminative(real, generated, seed).auc for seed in seeds])

@@ -1,60 +1,75 @@
-"""Windows that cover whole series, and what to take from where they overlap."""
+"""Windows that cover whole series, a part of them at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from domains.series.data import Dataset, Panel, Windows
+from domains.series.data.unseen import covering, most_central
 from domains.series.data.windows import Rows, gather, rows, step_of
 
 Array = NDArray[np.float64]
 Places = NDArray[np.int64]
-ItemT = TypeVar("ItemT")
 MOST_CELLS = 2**23  # values drawn at once
 
 
-def firsts(length: int, window: int, stride: int) -> Places:
-    """First rows of windows that cover ``length`` rows; the last ends with them.
-
-    Example:
-        >>> firsts(10, 4, 4).tolist(), firsts(3, 4, 2).tolist()
-        ([0, 4, 6], [0])
-    """
-    last = max(0, length - window)
-    return np.array([*range(0, last, stride), last], dtype=np.int64)
-
-
-def most_central(first: Places, length: int, window: int) -> Places:
-    """For each row the place of the window that has most rows around it, the first of equals.
-
-    Example:
-        >>> most_central(np.array([0, 2]), length=6, window=4).tolist()
-        [0, 0, 0, 1, 1, 1]
-    """
-    inside = np.arange(length)[:, None] - first
-    margin = np.minimum(inside, window - 1 - inside)
-    return margin.argmax(1)
-
-
-def table(dataset: Dataset, panel: Panel) -> Rows:
-    """The rows of a panel, scaled and timed as the run's are."""
-    return rows(panel, None, dataset.scaler, step_of(dataset, panel))
-
-
-def all_seen(given: Rows, starts: Places, window: int) -> Windows:
-    """Windows of which a model may see every known value.
+@dataclass(frozen=True, eq=False)
+class Covered:
+    """Windows that cover all rows of a panel; rows are counted through all series.
 
     Args:
-        given: The rows of a panel.
-        starts: Series and first row of each window.
-        window: Rows of a window.
+        dataset: Of the run.
+        panel: Series of its channels.
+        stride: Rows between the starts of two windows, at most.
     """
-    return gather(given, starts, window, seen=given.known, targets=given.known)
+
+    dataset: Dataset
+    panel: Panel
+    stride: int
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Rows of each series."""
+        return [len(one.times) for one in self.panel.series]
+
+    @cached_property
+    def ends(self) -> Places:
+        """Where one series ends and the next begins."""
+        return np.cumsum(self.lengths)[:-1]
+
+    @cached_property
+    def starts(self) -> Places:
+        """Series and first row of each window, ``(window, 2)``."""
+        return covering(self.lengths, self.dataset.window, self.stride)
+
+    @cached_property
+    def owners(self) -> Places:
+        """Of each row the window with most rows around it and its place there, ``(row, 2)``."""
+        return np.concatenate(most_central(self.starts, self.lengths, self.dataset.window))
+
+    def windows(self, numbers: Places) -> Windows:
+        """Some of the windows, of which every known value is seen."""
+        known = self._rows.known
+        return gather(self._rows, self.starts[numbers], self.dataset.window, known, known)
+
+    def rows(self, numbers: Places) -> Places:
+        """The rows that they hold, ``(window, time)``; padding repeats the last of a series."""
+        return self._rows.index(self.starts[numbers], self.dataset.window)[0]
+
+    @cached_property
+    def _rows(self) -> Rows:
+        step = step_of(self.dataset, self.panel)
+        return rows(self.panel, None, self.dataset.scaler, step)
+
+    def split(self, values: np.ndarray, axis: int = 0) -> list[np.ndarray]:
+        """Part values of all rows by series."""
+        return np.split(values, self.ends, axis=axis)
 
 
 def windows_of(values: Array, times: Array) -> Windows:
@@ -76,8 +91,8 @@ def windows_of(values: Array, times: Array) -> Windows:
     )
 
 
-def chunks(windows: Sequence[ItemT], cells: int) -> Iterator[Sequence[ItemT]]:
-    """Parts of a list of windows, each of which takes ``cells`` values of memory."""
+def chunks(windows: Places, cells: int) -> Iterator[Places]:
+    """Parts of numbers of windows, each of which takes ``cells`` values of memory."""
     count = max(1, MOST_CELLS // cells)
     for first in range(0, len(windows), count):
         yield windows[first : first + count]

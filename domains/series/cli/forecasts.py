@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress
-from domains.series.cli.covering import chunks, windows_of
+from domains.series.cli.covering import Places, chunks, windows_of
 from domains.series.cli.opened import Trained
 from domains.series.cli.stamps import following
 from domains.series.cli.tables import beside, rounded
@@ -67,7 +66,7 @@ def forecast(opened: Trained, panel: Panel, horizon: int, samples: int, interval
     cells = samples * opened.dataset.window * len(panel.channels)
     columns: list[Array] = []
     with Progress("forecasting", len(panel.series)) as progress:
-        for part in chunks(range(len(panel.series)), cells):
+        for part in chunks(np.arange(len(panel.series)), cells):
             paths = draw(opened, panel, part, steps, samples)[:, :, :horizon]
             paths = opened.dataset.scaler.invert(paths)
             columns += [_numbers(paths[:, place], interval) for place in range(len(part))]
@@ -81,7 +80,7 @@ def forecast(opened: Trained, panel: Panel, horizon: int, samples: int, interval
     return beside(replace(panel, series=future, notes=(), label=""), columns, COLUMNS)
 
 
-def draw(opened: Trained, panel: Panel, places: Sequence[int], steps: Plan, samples: int) -> Array:
+def draw(opened: Trained, panel: Panel, places: Places, steps: Plan, samples: int) -> Array:
     """Draw scaled paths ``(sample, series, row, channel)``, each going on from its own past.
 
     Past rows that a series lacks come first and are not seen.

@@ -61,12 +61,12 @@ def _drawn(opened: Trained, count: int, rows: int) -> np.ndarray:
     model, channels = opened.model, len(opened.dataset.channels)
     parts = []
     with Progress("generating", count) as progress:
-        for part in chunks(range(count), rows * channels * 16):
+        for part in chunks(np.arange(count), rows * channels * 16):
             times = torch.arange(rows, dtype=torch.float32).expand(len(part), rows)
             try:
                 parts.append(model.generate(times.to(opened.device)).cpu().double().numpy())
             except NotImplementedError as error:
                 kind = opened.config.model.kind
                 raise UserError(f"generate: model.kind {kind!r}: {error}") from error
-            progress.show(part[-1] + 1, {})
+            progress.show(int(part[-1]) + 1, {})
     return np.concatenate(parts)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.runtime.progress import Progress
-from domains.series.cli.covering import Places, all_seen, chunks, firsts, most_central, table
+from domains.series.cli.covering import Covered, chunks
 from domains.series.cli.opened import Trained
 from domains.series.cli.tables import beside, rounded, rows_with, with_values
 from domains.series.data import Panel
@@ -34,26 +33,11 @@ class Filled:
     count: int
 
 
-@dataclass(frozen=True, eq=False)
-class Gap:
-    """A window with rows that are filled from it.
-
-    Args:
-        series: Place of the series in its panel.
-        first: First row of the window.
-        rows: Rows of the series to fill.
-    """
-
-    series: int
-    first: int
-    rows: Places
-
-
 def fill(opened: Trained, panel: Panel, samples: int, interval: float, draws: int) -> Filled:
     """Fill every missing value with the median of its predictive distribution.
 
-    Windows overlap by half; a row is taken from the window that has most around it, so that the
-    draws of neighbouring rows belong together.
+    Windows overlap by half; a row is taken from the window that has most rows around it, so that
+    the draws of neighbouring rows belong together.
 
     Args:
         opened: The run.
@@ -62,46 +46,30 @@ def fill(opened: Trained, panel: Panel, samples: int, interval: float, draws: in
         interval: Probability between lower and upper.
         draws: How many draws to keep.
     """
-    window, scaler = opened.dataset.window, opened.dataset.scaler
+    covered = Covered(opened.dataset, panel, -(-opened.dataset.window // 2))
+    missing = [np.isnan(one.values) for one in panel.series]
+    lacking: Mask = np.concatenate(missing).max(1)
     levels = [0.5, 0.5 - interval / 2, 0.5 + interval / 2]
-    columns = [np.full((3 + draws, *one.values.shape), np.nan) for one in panel.series]
-    given, found, done = table(opened.dataset, panel), gaps(panel, window), 0
-    with Progress("imputing", len(found)) as progress:
-        for part in chunks(found, samples * window * len(panel.channels)):
-            starts = np.array([(gap.series, gap.first) for gap in part])
-            drawn = scaler.invert(opened.predict(all_seen(given, starts, window), samples))
+    found = np.full((3 + draws, len(lacking), len(panel.channels)), np.nan)
+    wanted, done = np.unique(covered.owners[lacking, 0]), 0
+    with Progress("imputing", len(wanted)) as progress:
+        for part in chunks(wanted, samples * opened.dataset.window * len(panel.channels)):
+            drawn = opened.dataset.scaler.invert(opened.predict(covered.windows(part), samples))
             numbers = np.concatenate([np.quantile(drawn, levels, axis=0), drawn[:draws]])
-            for place, gap in enumerate(part):
-                columns[gap.series][:, gap.rows] = numbers[:, place, gap.rows - gap.first]
+            rows = np.flatnonzero(lacking & np.isin(covered.owners[:, 0], part))
+            window, place = covered.owners[rows].T
+            found[:, rows] = numbers[:, np.searchsorted(part, window), place]
             done += len(part)
             progress.show(done, {})
-    return _filled(panel, columns)
+    return _filled(panel, missing, covered.split(rounded(found, panel.dtypes), axis=1))
 
 
-def gaps(panel: Panel, window: int) -> list[Gap]:
-    """The windows from which something is filled; each row with a gap is in one."""
-    found = []
-    for place, one in enumerate(panel.series):
-        length, lacking = len(one.times), np.isnan(one.values).any(1)
-        first = firsts(length, window, -(-window // 2))
-        owner = most_central(first, length, window)
-        for number in np.unique(owner[lacking]):
-            rows = np.flatnonzero(lacking & (owner == number))
-            found.append(Gap(place, int(first[number]), rows))
-    return found
-
-
-def _filled(panel: Panel, columns: Sequence[Array]) -> Filled:
-    missing: list[Mask] = [np.isnan(one.values) for one in panel.series]
-    columns = [rounded(each, panel.dtypes) for each in columns]
-    values = [
-        np.where(lacking, each[0], one.values)
-        for one, lacking, each in zip(panel.series, missing, columns, strict=True)
-    ]
-    others = [
-        np.where(lacking, each[1:], np.nan) for lacking, each in zip(missing, columns, strict=True)
-    ]
-    names = ["lower", "upper", *(f"draw{number}" for number in range(1, len(columns[0]) - 2))]
+def _filled(panel: Panel, missing: list[Mask], found: list[Array]) -> Filled:
+    values, others = [], []
+    for one, lacking, each in zip(panel.series, missing, found, strict=True):
+        values.append(np.where(lacking, each[0], one.values))
+        others.append(np.where(lacking, each[1:], np.nan))
+    names = ["lower", "upper", *(f"draw{number}" for number in range(1, len(found[0]) - 2))]
     return Filled(
         panel=with_values(panel, values),
         cells=rows_with(beside(panel, others, names), missing),

@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 
 from core.runtime import folder, stages
 from core.runtime.config import load_settings, read_domain
-from core.runtime.errors import UserError, did_you_mean
+from core.runtime.errors import UserError
 from core.runtime.order import derive
 from core.variational.diagnostics import looking_at
 from domains.series.cli.tables import with_values
 from domains.series.config import CONFIG, Config
-from domains.series.data import Clock, Dataset, Panel, Windows, load, read_panel
+from domains.series.data import Clock, Dataset, Panel, Windows, load, read_input
+from domains.series.data.unseen import of_channels
 from domains.series.model import SeriesModel, build
 
 Array = NDArray[np.float64]
-KINDS = {"datetime": "has dates", "number": "has numbers as times", "index": "has no times"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,13 +72,25 @@ class Trained:
         return drawn.cpu().double().numpy()
 
     def read(self, path: Path, label: str | None = None) -> Panel:
-        """Read another file of the same channels, in the run's order."""
-        known = self.dataset.panel
-        own = self.config.data
-        options = own.model_copy(
-            update={"source": "file", "path": str(path), "values": None, "label": label}
-        )
-        return matching(read_panel(path, options), known, path)
+        """Read another file; its channels are the run's and maybe others.
+
+        Raises:
+            UserError: If it cannot be read or is not of the run's kind.
+        """
+        options = {"source": "file", "path": str(path), "values": None, "label": label}
+        panel = read_input(path, self.config.data.model_copy(update=options))
+        self.own_channels(panel, path)
+        return panel
+
+    def own(self, path: Path | None, label: str | None = None) -> Panel:
+        """Its own series, or the run's channels of another file."""
+        if path is None:
+            return self.panel
+        return self.own_channels(self.read(path, label), path)
+
+    def own_channels(self, panel: Panel, path: Path) -> Panel:
+        """The run's channels of a panel, in its order."""
+        return of_channels(panel, self.dataset, str(path))
 
 
 def open_run(reference: str, runs: Path) -> Trained:
@@ -98,34 +110,3 @@ def open_run(reference: str, runs: Path) -> Trained:
         raise UserError(f"{run}: training is not at its end; first run: latentworks resume {run}")
     model = stages.with_best_weights(build, config, run)
     return Trained(config, run / "data", load(run / "data"), model)
-
-
-def matching(panel: Panel, known: Panel, path: Path) -> Panel:
-    """The channels that a run knows, in its order.
-
-    Raises:
-        UserError: If one is missing, or the times are of another kind.
-    """
-    missing = [name for name in known.channels if name not in panel.channels]
-    if missing:
-        hint = did_you_mean(missing[0], panel.channels) if len(missing) == 1 else ""
-        raise UserError(
-            f"{path}: no channel {', '.join(map(repr, missing[:5]))}{hint}; the run was trained "
-            f"on {', '.join(known.channels)}"
-        )
-    if panel.clock.kind != known.clock.kind:
-        raise UserError(
-            f"{path}: {KINDS[panel.clock.kind]}; the run was trained on a file with "
-            f"{KINDS[known.clock.kind].removeprefix('has ')}, without which it cannot tell how "
-            "far apart two rows are"
-        )
-    places = [panel.channels.index(name) for name in known.channels]
-    return replace(
-        panel,
-        series=tuple(replace(one, values=one.values[:, places]) for one in panel.series),
-        channels=known.channels,
-        dtypes=tuple(panel.dtypes[place] for place in places),
-    )
-
-
-KINDS = {"datetime": "has dates", "number": "has numbers as times", "index": "has no times"}

@@ -21,6 +21,15 @@ def with_values(panel: Panel, values: Sequence[Array], **changes: Any) -> Panel:
     return replace(panel, series=series, **changes)
 
 
+def put_back(panel: Panel, own: Panel) -> Panel:
+    """A panel with the values of those of its channels that another one has."""
+    places = [panel.channels.index(name) for name in own.channels]
+    values = [one.values.copy() for one in panel.series]
+    for each, new in zip(values, own.series, strict=True):
+        each[:, places] = new.values
+    return with_values(panel, values)
+
+
 def beside(panel: Panel, columns: Sequence[Array], names: Sequence[str], **changes: Any) -> Panel:
     """A panel with several columns for each channel: ``price_lower``, ``price_upper``, ….
 
