@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -37,6 +36,7 @@ from domains.series.data import Dataset, Windows
 from domains.series.data.windows import gather, rows_of_dataset, thin
 from domains.series.model.base import SeriesModel, Spectrum
 from domains.series.model.identification import identify
+from domains.series.model.rows import ConvolutionEncoder, RowEncoder, RowNetwork
 
 IDENTIFYING = 1000  # train windows that dynamics are identified from
 UNEVEN = 0.25  # rows between which more or less time passes are not one step apart
@@ -94,8 +94,7 @@ class StructuredKoopmanVAE(SeriesModel):
 
     Args:
         prior: Of the states.
-        encoder: From values and masks of the rows to features of each; None for a posterior that
-            is exact.
+        encoder: From windows to features of each row; None for a posterior that is exact.
         posterior: From those to the distribution of the path; None for the exact one.
         decoder: From the state of a row to its features.
         likelihood: From those to the distribution of its values.
@@ -128,7 +127,7 @@ class StructuredKoopmanVAE(SeriesModel):
     @property
     def filters(self) -> bool:
         """Whether it tells the state of a row from the rows before, one by one."""
-        return self.chained and (self.exact or isinstance(self.encoder, RowNetwork))
+        return self.chained and (self.exact or isinstance(self.encoder, RowEncoder))
 
     def encode(self, batch: Windows) -> Distribution:
         """Return the posterior of the path given what is seen, over ``(time, latent)``."""
@@ -136,7 +135,7 @@ class StructuredKoopmanVAE(SeriesModel):
         if self.encoder is None or self.posterior is None:
             path = smoothing_distribution(self.state_space(batch), batch.values, batch.seen)
             return cut_padding(path, steps.present)
-        features = self.encoder(inputs(batch))
+        features = self.encoder(batch)
         if isinstance(self.posterior, GaussMarkovPosterior | MarkovPosterior):
             return self.posterior(features, steps)
         return cut_padding(self.posterior(features), steps.present)
@@ -202,7 +201,7 @@ class StructuredKoopmanVAE(SeriesModel):
             return kalman_filter(self.state_space(batch), batch.values, batch.seen)
         if not isinstance(self.posterior, GaussMarkovPosterior):
             raise ValueError("filtered: the posterior has no potentials; use kind 'gauss-markov'")
-        loc, scale = self.posterior.potentials(self.encoder(inputs(batch)))
+        loc, scale = self.posterior.potentials(self.encoder(batch))
         identity = torch.eye(self.prior.latent).to(loc)
         path = as_gauss_markov(self.prior.path(loc.shape[1], steps_of(batch)))
         space = StateSpace(path, identity, loc.new_zeros(()), torch.diag_embed(scale))
@@ -296,39 +295,13 @@ def steps_of(batch: Windows) -> Steps:
     return Steps(times=times, present=present, observed=batch.seen.any(-1))
 
 
-def inputs(batch: Windows) -> Float[Tensor, "batch time feature"]:
-    """Return the values that are seen, 0 for the others, beside which they are."""
-    seen = batch.seen.to(batch.values)
-    return torch.cat([batch.values * seen, seen], -1)
-
-
 def _parts(eigenvalues: Tensor) -> tuple[Tensor, Tensor]:
     if eigenvalues.is_complex():
         return eigenvalues.real, eigenvalues.imag
     return eigenvalues, torch.zeros_like(eigenvalues)
 
 
-class RowNetwork(nn.Sequential):
-    """A perceptron that sees each row by itself; with no layers what comes in.
-
-    Args:
-        inputs: Numbers of a row.
-        hidden: Units of a layer.
-        layers: How many.
-    """
-
-    def __init__(self, inputs: int, hidden: int, layers: int) -> None:
-        sizes = [inputs, *[hidden] * layers]
-        modules = [
-            module
-            for size, following in itertools.pairwise(sizes)
-            for module in (nn.Linear(size, following), nn.SiLU())
-        ]
-        super().__init__(*modules)
-        self.outputs = sizes[-1]
-
-
-def build(config: Config, dataset: Dataset) -> SeriesModel:
+def build(config: Config, dataset: Dataset) -> StructuredKoopmanVAE:
     """A new, initialised model for a dataset.
 
     Raises:
@@ -345,7 +318,8 @@ def build(config: Config, dataset: Dataset) -> SeriesModel:
     encoder = posterior = None
     linear = layers == 0 and _linear_normal(likelihood)
     if not (linear and config.posterior.kind == "gauss-markov"):
-        encoder = RowNetwork(2 * channels, section.hidden, layers)
+        kind = ConvolutionEncoder if section.network == "convolution" else RowEncoder
+        encoder = kind(channels, section.hidden, layers)
         posterior = methods.build_posterior(
             config.posterior, encoder.outputs, latent, event_dims=2, sequence=True, dynamics=prior
         )
