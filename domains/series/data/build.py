@@ -88,7 +88,9 @@ def _far(dataset: Dataset, place: str) -> tuple[str, ...]:
 
 
 def _check_lengths(panel: Panel, lengths: Sequence[int], data: Data, place: str) -> None:
-    """Refuse series that are shorter than a window."""
+    """Refuse a panel without channels, and series that are shorter than a window."""
+    if not panel.channels:
+        raise UserError(f"{place}: no channel; name at least one column in data.values")
     short = [
         (one.name, rows)
         for one, rows in zip(panel.series, lengths, strict=True)
@@ -98,10 +100,11 @@ def _check_lengths(panel: Panel, lengths: Sequence[int], data: Data, place: str)
         return
     named = ", ".join(f"{name!r} {rows} rows" for name, rows in short[:3])
     more = f" and {len(short) - 3} more" if len(short) > 3 else ""
+    least = min(lengths)
+    change = f"set data.window to {least} or less" if least > 1 else "leave them out"
     raise UserError(
         f"{place}: {len(short)} of {len(lengths)} series are shorter than data.window "
-        f"{data.window} ({named}{more}); set data.window to {min(lengths)} or less, or "
-        "data.pad to true"
+        f"{data.window} ({named}{more}); {change}, or set data.pad to true"
     )
 
 

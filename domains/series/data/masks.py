@@ -117,28 +117,28 @@ def hide_anew(rng: np.random.Generator, allowed: Mask, share: float, length: int
         share: Mean share of them that is hidden.
         length: Typical rows of a stretch.
     """
-    count, rows = allowed.shape[:2]
+    count, rows, channels = allowed.shape
+    longest = max(min(2 * length, rows // 2), 2)
     pattern = rng.integers(PATTERNS, size=count)
-    keys = rng.random(allowed.shape, dtype=np.float32)
+    keys = rng.random((count, longest - 1 + rows, channels), dtype=np.float32)
     together = (pattern == 1) | (pattern == 3)
     keys[together] = keys[together][:, :, :1]
-    stretched = np.flatnonzero(pattern >= 2)
-    longest = max(min(2 * length, rows // 2), 2)
-    lengths = rng.integers(2, longest + 1, size=len(stretched))
-    keys[stretched] = _stretched(keys[stretched], lengths)
+    lengths = np.where(pattern >= 2, rng.integers(2, longest + 1, size=count), 1)
+    keys = _stretched(keys, lengths)[:, longest - 1 :]
     wide = VARIATION * min(share, 1 - share)
     shares = share + wide * (2 * rng.random(count) - 1)
     return allowed & (keys <= _quantile(keys, allowed, shares)[:, None, None])
 
 
 def _stretched(keys: NDArray[np.float32], lengths: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Give each row the smallest key of the rows up to ``length`` back, for each window its own.
+    """Give each row the smallest key of the last ``length`` rows, for each window its own.
 
-    Stretches begin before the window too, so that its first rows are hidden as often as others.
+    The keys begin so many rows before the window that stretches do so too: its first rows are
+    hidden as often as others.
     """
     found = keys.copy()
     for back in range(1, int(lengths.max(initial=1))):
-        longer = lengths > back
+        longer = np.flatnonzero(lengths > back)
         found[longer, back:] = np.minimum(found[longer, back:], keys[longer, :-back])
     return found
 

@@ -43,7 +43,7 @@ def season(values: Array) -> int:
         return 0
     correlations = [autocorrelation(column, 5 * longest // 2 + 1) for column in values.T]
     varying = [found for found in correlations if found is not None]
-    lags = np.array([_peak(found, len(values)) for found in varying])
+    lags = np.array([_peak(found, len(values)) for found in varying], dtype=np.int64)
     return _agreed(lags[lags > 0], len(lags) / 4)
 
 
