@@ -108,10 +108,11 @@ def mask(
     beside = _free(out, "hidden", force)
     from domains.series import data
     from domains.series.cli.hidden import hide_values
+    from domains.series.cli.in_place import write_like
 
     panel = data.read_input(file, _options(file, time, identifier, values, na_values, merge, zone))
     hidden = hide_values(panel, kind, fraction, length, seed)
-    data.write_panel(out, hidden.panel)
+    write_like(file, out, panel, hidden.panel)
     data.write_panel(beside, hidden.truth)
     folder.say(f"wrote {out}; the hidden values: {beside}")
     result = {"out": str(out), "hidden_file": str(beside), "kind": kind}
@@ -198,6 +199,7 @@ def impute(
     beside = _free(out, "filled" if wanted else None, force)
     from domains.series import data
     from domains.series.cli.imputed import fill
+    from domains.series.cli.in_place import write_like
     from domains.series.cli.opened import open_run
     from domains.series.cli.tables import put_back
 
@@ -205,7 +207,7 @@ def impute(
     panel = opened.read(file)
     with opened.looking(seed, "impute"):
         filled = fill(opened, opened.own_channels(panel, file), samples, share, draws)
-    data.write_panel(out, put_back(panel, filled.panel))
+    write_like(file, out, panel, put_back(panel, filled.panel))
     result: dict[str, Any] = {"out": str(out), "filled": filled.count, "samples": samples}
     if wanted and filled.count:
         data.write_panel(beside, filled.cells)

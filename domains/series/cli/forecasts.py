@@ -11,9 +11,9 @@ from core.runtime.errors import UserError
 from core.runtime.progress import Progress
 from domains.series.cli.covering import Places, chunks, windows_of
 from domains.series.cli.opened import Trained
-from domains.series.cli.stamps import following
 from domains.series.cli.tables import beside, rounded
 from domains.series.data import Panel, Series
+from domains.series.data.times import following
 from domains.series.data.windows import step_of
 
 Array = NDArray[np.float64]

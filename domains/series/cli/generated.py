@@ -11,7 +11,7 @@ from core.runtime.errors import UserError
 from core.runtime.progress import Progress
 from domains.series.cli.covering import chunks
 from domains.series.cli.opened import Trained
-from domains.series.cli.stamps import first_time
+from domains.series.cli.stamps import new_times
 from domains.series.cli.tables import rounded
 from domains.series.data import Panel, Series
 
@@ -32,9 +32,9 @@ def generate(
     """
     panel, clock = opened.dataset.panel, opened.dataset.panel.clock
     rows = opened.dataset.window if length is None else length
-    begin = first_time(clock, start, max(float(one.times[-1]) for one in panel.series))
     values = rounded(opened.dataset.scaler.invert(_drawn(opened, count, rows)), panel.dtypes)
-    times = begin + clock.interval * np.arange(rows, dtype=np.float64)
+    latest = max(panel.series, key=lambda one: one.times[-1])
+    times = new_times(clock, start, latest.times, rows)
     digits = len(str(count - 1))
     series = tuple(Series(f"{k:0{digits}d}", times, values[k]) for k in range(count))
     identifier = panel.identifier or free_name("series", (*panel.channels, clock.column))

@@ -225,7 +225,7 @@ def test_a_value_off_the_line_is_the_most_surprising_and_labels_are_found() -> N
     assert table[np.argsort(table[:, 1]), 0] == pytest.approx(sorted(table[:, 0], reverse=True))
     found = anomalies.summary(panel, scored, 3)
     assert found["top"][0] | {"score": 0} == {
-        "series": "", "row": 22, "time": "1972-10-19 00:00:00", "score": 0, "channel": "volume",
+        "series": "", "row": 22, "time": "1972-10-19", "score": 0, "channel": "volume",
     }  # fmt: skip
     assert found["auc_pr"] == 1
     assert found["auc_pr_floor"] == 1 / 40
@@ -285,13 +285,30 @@ def test_a_start_is_a_local_date_and_by_default_the_midnight_after_the_data(
 
     clock = Clock(kind="datetime", column="t", zone=zone, form="iso", interval=3600.0)
     end = datetime.fromisoformat("2020-02-28T12:00:00+00:00").timestamp()
-    found = stamps.first_time(clock, start, end)
-    assert found == datetime.fromisoformat(expected).timestamp()
+    found = stamps.new_times(clock, start, end - 3600 * np.arange(48.0)[::-1], 3)
+    first = datetime.fromisoformat(expected).timestamp()
+    assert found.tolist() == [first, first + 3600, first + 7200]
+
+
+def test_new_series_keep_to_the_calendar_of_the_data() -> None:
+    """The first of each month, and days without weekends, whatever the days between them."""
+    for known, start, expected in (
+        (["2024-01-01", "2024-02-01", "2024-03-01", "2024-04-01"], None,
+         ["2024-05-01", "2024-06-01", "2024-07-01"]),
+        (["2024-05-01", "2024-05-02", "2024-05-03", "2024-05-06", "2024-05-07"], "2026-01-01",
+         ["2026-01-01", "2026-01-02", "2026-01-05"]),
+    ):  # fmt: skip
+        times = np.array(known, dtype="datetime64[s]").astype(np.float64)
+        clock = replace(DAILY, interval=float(np.median(np.diff(times))))
+        found = stamps.new_times(clock, start, times, 3)
+        assert (
+            found.astype("datetime64[s]").astype("datetime64[D]").astype(str).tolist() == expected
+        )
 
 
 def test_a_start_that_is_no_date_is_refused() -> None:
     with pytest.raises(UserError, match="--start: got 'soon', expected a date such as 2026-01-01"):
-        stamps.first_time(DAILY, "soon", 0.0)
+        stamps.new_times(DAILY, "soon", np.zeros(1), 2)
 
 
 def test_whole_numbers_stay_within_their_dtype() -> None:
