@@ -60,14 +60,20 @@ def _is_empty(column: Array) -> bool:
 
 
 def _of_channel(values: Array, kind: str) -> tuple[float, float]:
-    """Return shift and scale of a channel without gaps."""
-    low, high = values.min(), values.max()
+    """Return shift and scale of a channel without gaps.
+
+    Of values brought into [0, 1] first, as squares of small or large ones leave floating point.
+    """
+    low, high = float(values.min()), float(values.max())
     if low == high:
-        return float(low), 1.0
-    with np.errstate(over="ignore", invalid="ignore"):
-        if kind == "min-max":
-            return float(low), float(high - low)
-        if kind == "standard":
-            return float(values.mean()), float(values.std())
-        lower, median, upper = np.quantile(values, (0.25, 0.5, 0.75))
-        return float(median), float((upper - lower) / NORMAL_IQR or values.std())
+        return low, 1.0
+    span = high - low
+    if kind == "min-max" or not np.isfinite(span):
+        return low, span
+    unit = (values - low) / span
+    if kind == "standard":
+        shift, scale = unit.mean(), unit.std()
+    else:
+        lower, shift, upper = np.quantile(unit, (0.25, 0.5, 0.75))
+        scale = (upper - lower) / NORMAL_IQR or unit.std()
+    return float(low + span * shift), float(span * scale) or span

@@ -80,7 +80,15 @@ def test_a_channel_without_values_is_named() -> None:
         fit(values, "standard", ["full", "empty"])
 
 
-@pytest.mark.parametrize("kind", ["standard", "min-max"])
+@pytest.mark.parametrize("kind", PEERS)
+@pytest.mark.parametrize("unit", [1e-300, 1e300])
+def test_squares_may_leave_floating_point(kind: Any, unit: float) -> None:
+    values = np.random.default_rng(0).normal(size=(50, 1))
+    wild = fit(unit * values, kind, "a")
+    np.testing.assert_allclose(wild.scale, unit * fit(values, kind, "a").scale, rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", PEERS)
 def test_a_range_beyond_floating_point_is_refused(kind: Any) -> None:
     with pytest.raises(UserError, match=r"'wild': values from -1.7e\+308 to 1.7e\+308"):
         fit(np.array([[-1.7e308], [1.7e308]]), kind, ["wild"])
