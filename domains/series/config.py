@@ -58,9 +58,9 @@ class Data(Section):
         windows: Windows to generate; of what is read at most so many, spread evenly.
         window: Rows in a window.
         stride: Rows between the starts of two windows.
-        spacing: Whether times as a model sees them are the clock's, or each row is one step
-            (``rows``); null takes ``rows`` for ``google-stock``, whose rows are trading days, else
-            the clock.
+        spacing: Whether times as a model sees them are the clock's (even where they nearly are, as
+            months), or each row is one step (``rows``); null takes ``rows`` for ``google-stock``,
+            whose rows are trading days, else the clock.
         pad: Whether a series shorter than the window is padded instead of refused.
         scaling: What each channel is divided by, fitted on the train part.
         split: ``chronological`` cuts each series by time, ``series`` assigns whole series,
@@ -188,7 +188,9 @@ class KoopmanVAE(Section):
     )
     hidden: PositiveInt = 256
     layers: PositiveInt = 3
-    features: PositiveInt = Field(default=16, description="numbers of a step that the likelihood reads")
+    features: PositiveInt = Field(
+        default=16, description="numbers of a step that the likelihood reads"
+    )
 
 
 class PaperKoopmanVAE(Section):
@@ -268,11 +270,15 @@ class MixtureDensity(Section):
     """A mixture of Normals over the latents in use, fitted to the aggregated posterior."""
 
     kind: Literal["mixture"] = "mixture"
-    dimensions: PositiveInt = Field(default=32, description="at most so many latents, most used first")
+    dimensions: PositiveInt = Field(
+        default=32, description="at most so many latents, most used first"
+    )
     components: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = Field(
         default=(8, 16, 32, 64), description="how many Normals; held-out likelihood chooses"
     )
-    active: PositiveFloat = Field(default=0.02, description="KL in nats from which a latent is in use")
+    active: PositiveFloat = Field(
+        default=0.02, description="KL in nats from which a latent is in use"
+    )
 
 
 Density = Annotated[NoDensity | MixtureDensity, Field(discriminator="kind")]

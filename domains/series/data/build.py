@@ -14,7 +14,7 @@ from domains.series.data import masks, scaling
 from domains.series.data.records import Array, Dataset, Mask, Panel
 from domains.series.data.seasons import season
 from domains.series.data.splits import SPLITS, Stretches, rows_of, split
-from domains.series.data.windows import Starts, cut, thin
+from domains.series.data.windows import Starts, cut, step_of, steps_of, thin
 
 FEWEST_WINDOWS = 50
 FAR, TOO_FAR = 1e3, 1e9  # scales between a value and the train part
@@ -60,6 +60,17 @@ def build(panel: Panel, data: Data, seed: int, place: str) -> tuple[Dataset, tup
     )
     notes = (*_notes(dataset, data, np.concatenate(learnt)), *notes, *_far(dataset, place))
     return dataset, notes
+
+
+def _evened(dataset: Dataset) -> bool:
+    """Say whether steps of a model are not exactly the clock's."""
+    interval = step_of(dataset, dataset.panel)
+    return interval is not None and any(
+        not np.allclose(
+            steps_of(one.times, interval), (one.times - one.times[0]) / interval, 0, 1e-4
+        )
+        for one in dataset.panel.series
+    )
 
 
 def _far(dataset: Dataset, place: str) -> tuple[str, ...]:
@@ -197,6 +208,8 @@ def _notes(dataset: Dataset, data: Data, learnt: Array) -> tuple[str, ...]:
         )
     if dataset.spacing == "rows" and dataset.panel.clock.kind != "index":
         notes.append("each row counts as one step, however far apart their times are")
+    elif _evened(dataset):
+        notes.append("times within a tenth of a step of an even grid count as even")
     names = [
         name for name, flat in zip(dataset.channels, scaling.constant(learnt), strict=True) if flat
     ]

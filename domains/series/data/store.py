@@ -105,7 +105,8 @@ def interval_words(clock: Clock) -> str:
         return f"{clock.interval:g}"
     for unit, seconds in UNITS:
         if clock.interval >= seconds:
-            return f"{clock.interval / seconds:g} {unit}"
+            count = clock.interval / seconds
+            return f"{count:g} {unit}{'s' if unit == 'day' and count != 1 else ''}"
     return f"{clock.interval:g} s"
 
 

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from domains.series.data.records import Array, Dataset, Mask, Panel, Scaler, Windows
 from domains.series.data.splits import Stretches
 
+EVEN, SAME = 0.1, 0.03  # of a step: from an even grid, and between its step and the interval
+FEWEST_EVEN = 10  # rows of which that can be said
 Starts = NDArray[np.int64]  # (window, 2): series, first row
 
 
@@ -103,7 +105,7 @@ def rows(
         values=scaled.astype(np.float32),
         known=known,
         hidden=masks & known,
-        steps=np.concatenate([_steps(one.times, interval) for one in panel.series]),
+        steps=np.concatenate([steps_of(one.times, interval) for one in panel.series]),
         first=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
     )
 
@@ -120,10 +122,31 @@ def step_of(dataset: Dataset, panel: Panel) -> float | None:
     return None if by_row else dataset.panel.clock.interval
 
 
-def _steps(times: Array, interval: float | None) -> Array:
+def steps_of(times: Array, interval: float | None) -> Array:
+    """Count steps since the first row of a series.
+
+    Times that lie within a tenth of a step of an even grid count as even: months are as long as
+    each other, and milliseconds in which 64 Hz are written do not make them uneven. If the grid's
+    step is the usual interval up to 3 %, the steps are 0, 1, 2, ….
+
+    Args:
+        times: Of one series, in the clock's unit.
+        interval: Time of one step; None where each row is one step.
+
+    Example:
+        >>> steps_of(np.array([0.0, 31, 59, 90, 120, 151, 181, 212, 243, 273]), 31.0)[-2:].tolist()
+        [8.0, 9.0]
+    """
+    count = np.arange(len(times), dtype=np.float64)
     if interval is None:
-        return np.arange(len(times), dtype=np.float64)
-    return (times - times[0]) / interval
+        return count
+    steps = (times - times[0]) / interval
+    if len(times) < FEWEST_EVEN:
+        return steps
+    step = steps[-1] / count[-1]
+    if np.abs(steps - step * count).max() > EVEN * step:
+        return steps
+    return count if abs(step - 1) <= SAME else step * count
 
 
 def gather(rows: Rows, starts: Starts, window: int, seen: Mask, targets: Mask) -> Windows:

@@ -283,11 +283,21 @@ def test_the_embedded_sources_are_prepared(tmp_path: Path) -> None:
     assert (values.max(axis=0) == 1).all()
 
 
+def test_months_count_as_even_and_that_is_said() -> None:
+    months = np.arange("1950-01", "1990-01", dtype="datetime64[M]").astype("datetime64[s]")
+    panel = a_panel((480,))
+    one = replace(panel.series[0], times=months.astype(np.int64).astype(float))
+    clock = replace(HOURS, interval=31 * 86_400.0)
+    _, notes = built(replace(panel, series=(one,), clock=clock))
+    assert "times within a tenth of a step of an even grid count as even" in notes
+    assert not any("even grid" in note for note in built(panel)[1])
+
+
 @pytest.mark.parametrize(
     ("kind", "interval", "words"),
     [
         ("datetime", 86_400.0, "1 day"),
-        ("datetime", 7 * 86_400.0, "7 day"),
+        ("datetime", 7 * 86_400.0, "7 days"),
         ("datetime", 0.02, "0.02 s"),
         ("number", 0.25, "0.25"),
         ("index", 1.0, "1 row"),

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 
 from domains.series.data import Clock, Panel, Scaler, Series
 from domains.series.data.splits import Stretches
-from domains.series.data.windows import cut, gather, rows, thin
+from domains.series.data.windows import cut, gather, rows, steps_of, thin
 
 STRETCHES = st.lists(
     st.tuples(st.integers(0, 4), st.integers(0, 30), st.integers(1, 40)), min_size=1, max_size=6
@@ -124,6 +124,18 @@ def test_a_regular_series_has_whole_steps_wherever_its_clock_begins(
     starts = np.array([[0, 0], [0, 17], [0, 36]])
     found = gather(laid, starts, 24, laid.known, laid.known)
     assert torch.equal(found.times, torch.arange(24.0).expand(3, 24))
+
+
+def test_times_near_an_even_grid_are_even_and_others_are_kept() -> None:
+    rng = np.random.default_rng(0)
+    count = np.arange(300)
+    milliseconds = np.floor(count * 1000 / 64) / 1000  # of 64 Hz: 15 or 16 of them
+    assert np.array_equal(steps_of(milliseconds, 0.016), count)
+    np.testing.assert_allclose(steps_of(milliseconds, 0.032), count * (1000 / 64) / 32, rtol=1e-3)
+    gaps = np.delete(count, [50, 51, 200]).astype(float)
+    assert np.array_equal(steps_of(7 * gaps + 3, 7.0), gaps - gaps[0])
+    irregular = np.cumsum(rng.uniform(0.5, 1.5, size=300))
+    assert np.array_equal(steps_of(irregular, 2.0), (irregular - irregular[0]) / 2)
 
 
 def test_rows_can_count_as_steps_and_padding_goes_on_counting() -> None:
