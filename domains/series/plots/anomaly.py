@@ -104,7 +104,7 @@ def _drawn(
         named(axis, name)
     for axis in axes[:-1, 0]:
         axis.xaxis.get_offset_text().set_visible(False)
-    title = f"Series {one.name}: " if one.name else ""
+    title = f"Series {one.name}. " if one.name else ""
     return Plot(figure=figure_of(axes), caption=title + _said(score, label))
 
 
@@ -112,7 +112,7 @@ def _said(score: Array, label: Mask) -> str:
     share, found = float(label.mean()), average_precision(label.astype(int), score)
     inside = "lies" if hit(label.astype(int), score) else "does not lie"
     return (
-        f"test rows, {int(label.sum()):,} of {len(label):,} labelled as anomalies (shaded), and "
+        f"Test rows, {int(label.sum()):,} of {len(label):,} labelled as anomalies (shaded), and "
         "their surprise −log p given what the model sees. Area under the precision-recall curve "
         f"{number(float(f'{found:.3g}'))}, at random {number(float(f'{share:.3g}'))}; the highest "
         f"score {inside} within {SLACK} rows of a labelled one."

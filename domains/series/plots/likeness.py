@@ -159,9 +159,9 @@ def draw_neighbours(likeness: Likeness) -> Plot:
     ratio = medians[0] / medians[1] if medians[1] > 0 else float("nan")
     return Plot(
         figure=figure_of(axes),
-        caption=f"Distance (root mean square, in ranges of the channels) of {len(taken)} windows to the "
-        f"nearest of {len(every):,} train windows, medians dashed: generated "
-        f"{number(medians[0])}, real to another real one {number(medians[1])}, ratio "
+        caption="Distance (root mean square, in ranges of the channels) of "
+        f"{len(taken)} windows to the nearest of {len(every):,} train windows, medians dashed: "
+        f"generated {number(medians[0])}, real to another real one {number(medians[1])}, ratio "
         f"{number(ratio)}. A ratio far below 1 would mean that training data are copied.",
     )
 

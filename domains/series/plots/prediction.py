@@ -38,6 +38,13 @@ LEVELS = (0.5, 0.9)
 SEEN = {"color": INK, "markeredgewidth": 0}
 HIDDEN = {"markerfacecolor": "none", "markeredgecolor": TRUTH, "markeredgewidth": 0.9}
 PIT_BINS = 20
+METHODS = {
+    "model": COLOURS[0],
+    "last value": COLOURS[4],
+    "linear interpolation": COLOURS[1],
+    "linear model": COLOURS[1],
+    "seasonal naive": COLOURS[2],
+}
 QUARTERS = (0, 0.25, 0.5, 0.75, 1)
 MOST_FITTED = 4000  # train windows of the linear forecast
 MOST_GROUPS = 48
@@ -87,10 +94,10 @@ def draw_pit(predicted: Predicted) -> Plot:
     low, high = (ranks < 0.05).mean(), (ranks > 0.95).mean()
     return Plot(
         figure=figure_of(axes),
-        caption=f"Ranks of {len(ranks):,} hidden values. Right distributions are flat at 1; a hump "
-        "says that they are too wide, horns that they are too narrow, a slope that they are off "
-        f"to one side. {100 * low:.1f} % lie in the lowest twentieth and {100 * high:.1f} % in "
-        "the highest, where 5 % should.",
+        caption=f"Ranks of {len(ranks):,} hidden values. Right distributions are flat at 1; a "
+        "hump says that they are too wide, horns that they are too narrow, a slope that they "
+        f"are off to one side. {100 * low:.1f} % lie in the lowest twentieth and "
+        f"{100 * high:.1f} % in the highest, where 5 % should.",
     )
 
 
@@ -104,8 +111,8 @@ def draw_coverage(predicted: Predicted) -> Plot:
     panel.plot(said, covered(ranks, said), color=COLOURS[0])
     at = np.array(LEVELS)
     panel.plot(at, covered(ranks, at), "o", color=COLOURS[0], markersize=4)
-    panel.set(xlabel="what the interval says", ylabel="share of the hidden values inside",
-              xlim=(0, 1), ylim=(0, 1), aspect="equal", xticks=QUARTERS, yticks=QUARTERS)  # fmt: skip
+    panel.set(xlabel="what the interval says", ylabel="share of the hidden values inside")
+    panel.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xticks=QUARTERS, yticks=QUARTERS)
     inside = [f"the {100 * level:.0f} % interval holds {100 * share:.1f} %"
               for level, share in zip(LEVELS, covered(ranks, at), strict=True)]  # fmt: skip
     return Plot(
@@ -129,11 +136,12 @@ def draw_errors(looked: Looked, predicted: Predicted) -> Plot | None:
     panel = axes.flat[0]
     middles = [float(waited[group].mean()) for group in groups]
     methods = {"model": predicted.median, **references(looked, batch)}
-    for (name, values), colour in zip(methods.items(), COLOURS, strict=False):
+    for name, values in methods.items():
         errors = np.abs(values[targets] - truth)
-        panel.plot(middles, [errors[group].mean() for group in groups], color=colour, marker="o",
-                   markersize=4 if name == "model" else 3, label=name,
-                   linewidth=2 if name == "model" else 1)  # fmt: skip
+        means = [errors[group].mean() for group in groups]
+        size, width = (4, 2) if name == "model" else (3, 1)
+        panel.plot(middles, means, color=METHODS[name], marker="o", markersize=size,
+                   linewidth=width, label=name)  # fmt: skip
     ahead = looked.config.task.kind == "forecast"
     unit = UNITS[looked.config.data.scaling]
     panel.set_ylim(0, None)
@@ -148,7 +156,8 @@ def draw_errors(looked: Looked, predicted: Predicted) -> Plot | None:
         caption=f"Error of {len(truth):,} hidden values of all channels in {len(batch)} test "
         "windows, by "
         + ("how far ahead they are" if ahead else "how long ago a value of the channel was seen")
-        + "; the model's prediction is its median. Thin lines: methods next to which it has to be judged.",
+        + "; the model's prediction is its median. Thin lines: what it has to "
+        "be compared with.",
     )
 
 

@@ -23,7 +23,7 @@ MOST_LISTED = 7
 ALIKE = 1e-5
 NEVER = "does not fade"
 LITTLE = 0.01  # share of the energy below which a mode is not spoken of
-LARGEST, SMALLEST = 320.0, 5.0  # area of a dot in square points
+LARGEST, SMALLEST = 240.0, 5.0  # area of a dot in square points
 HALF_LIVES = (1, 2, 5)  # guide circles, in steps
 PERIODS = (2, 3, 4, 6, 12)  # guide spokes, in steps
 
@@ -63,7 +63,7 @@ def modes(spectrum: Spectrum) -> Modes:
     )
     kept: list[int] = []
     shares: list[float] = []
-    for place in np.argsort(-energy, kind="stable"):
+    for place in np.argsort(-energy, kind="stable").tolist():
         twin = _twin(values, upper, kept, place)
         if twin is None:
             kept.append(place)
@@ -127,7 +127,7 @@ def _guides(axes: Axes, clock: Clock) -> None:
         x, y = math.cos(turn), math.sin(turn)
         axes.plot([0.0, x], [0.0, y], **pale, alpha=0.35)
         side = "left" if x > 0.1 else "right" if x < -0.1 else "center"
-        axes.text(1.04 * x, 1.04 * y, duration(steps, clock), fontsize=7, ha=side,
+        axes.text(1.06 * x, 1.06 * y, duration(steps, clock), fontsize=7, ha=side,
                   va="center" if steps == 2 else "bottom")  # fmt: skip
     axes.set(xlim=(-1.2, 1.25), ylim=(-0.24, 1.12), aspect="equal")
     axes.set_axis_off()
