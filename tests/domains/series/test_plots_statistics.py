@@ -78,7 +78,7 @@ def test_dots_of_a_spectrum_lie_at_the_eigenvalues() -> None:
     places = np.asarray(dots.get_offsets())
     expected = [0.5 * np.exp(2j * np.pi / 4), 0.5**0.1 * np.exp(2j * np.pi / 12)]
     assert places[:, 0] + 1j * places[:, 1] == pytest.approx(np.array(expected), abs=1e-6)
-    areas = np.asarray(dots.get_sizes())
+    areas = np.asarray(dots.get_sizes())  # type: ignore[attr-defined]
     assert areas[0] / areas[1] == pytest.approx(4)
 
 
