@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, MultivariateNormal
 
 from core.runtime import methods
+from core.variational.distributions import DiagonalNormal
 from core.variational.distributions.base import factors
 from core.variational.dynamics import (
     Filtered,
@@ -187,9 +188,7 @@ class StructuredKoopmanVAE(SeriesModel):
         self._require_exact("interpolated")
         path = self.encode(batch)
         assert isinstance(path, GaussMarkov)
-        emission, offset = self.likelihood.head.weight, self.likelihood.head.bias
-        spread = torch.einsum("dl,...lk,dk->...d", emission, path.covariance_matrix, emission)
-        return path.mean @ emission.T + offset, (spread + self.noise.square()).sqrt()
+        return self._measured(path.mean, path.covariance_matrix)
 
     def filtered(self, batch: Windows) -> Filtered:
         """Return what the rows up to each say of its state: by values, or by their potentials.
@@ -207,23 +206,66 @@ class StructuredKoopmanVAE(SeriesModel):
         space = StateSpace(path, identity, loc.new_zeros(()), torch.diag_embed(scale))
         return kalman_filter(space, loc, steps_of(batch).informative())
 
+    def surprise(self, batch: Windows, samples: int) -> Float[Tensor, "batch time channel"]:
+        r"""Return the surprise of each value in nats, exact for a linear dynamical system.
+
+        Of a value that is not seen :math:`-\log p(x_{tj} \mid \text{seen})`. One that is seen
+        would surprise nobody who has seen it: of it, :math:`-\log p(x_{tj} \mid x_{<t})` given
+        what is seen of the rows before, where the model can filter.
+        """
+        if self.exact:
+            hidden = -DiagonalNormal(*self.interpolated(batch), 0).log_prob(batch.values)
+        else:
+            hidden = super().surprise(batch, samples)
+        if not self.filters:
+            return hidden
+        return torch.where(batch.seen, self._values_ahead(batch, samples), hidden)
+
     def surprise_ahead(self, batch: Windows, samples: int = 16) -> Float[Tensor, "batch time"]:
         r"""Return :math:`-\log p(x_t \mid x_{<t})` of what is seen of each row, in nats.
 
-        Exact for a linear dynamical system. Otherwise the past's potentials stand for the past,
-        and the mean is over so many draws of the row's state.
+        The channels jointly; exact for a linear dynamical system. Otherwise the past's potentials
+        stand for the past, and the mean is over so many draws of the row's state.
 
         Raises:
             ValueError: If the posterior is no chain of potentials.
         """
-        filtered = self.filtered(batch)
         if self.exact:
-            return -filtered.step_log_likelihood
-        path = as_gauss_markov(self.prior.path(batch.values.shape[1], steps_of(batch)))
-        draws = _one_ahead(path, filtered).sample(torch.Size((samples,)))
-        log_prob = factors(self.decode(draws), 2).log_prob(batch.values)
-        seen = torch.where(batch.seen, log_prob, 0.0).sum(-1)
+            return -self.filtered(batch).step_log_likelihood
+        seen = torch.where(batch.seen, self._log_prob_ahead(batch, samples), 0.0).sum(-1)
         return math.log(samples) - seen.logsumexp(0)
+
+    def _values_ahead(self, batch: Windows, samples: int) -> Float[Tensor, "batch time channel"]:
+        """Return the surprise of each value given the rows before, in nats."""
+        if self.exact:
+            ahead = self._states_ahead(batch)
+            loc, scale = self._measured(ahead.mean, ahead.covariance_matrix)
+            return -DiagonalNormal(loc, scale, 0).log_prob(batch.values)
+        return math.log(samples) - self._log_prob_ahead(batch, samples).logsumexp(0)
+
+    def _log_prob_ahead(
+        self, batch: Windows, samples: int
+    ) -> Float[Tensor, "samples batch time channel"]:
+        """Return the log-density of each value at draws of its state given the rows before."""
+        draws = self._states_ahead(batch).sample(torch.Size((samples,)))
+        return factors(self.decode(draws), 2).log_prob(batch.values)
+
+    def _states_ahead(self, batch: Windows) -> MultivariateNormal:
+        """Return what the rows before each say of its state."""
+        filtered = self.filtered(batch)
+        path = as_gauss_markov(self.prior.path(batch.values.shape[1], steps_of(batch)))
+        moved = path.transition @ filtered.loc[..., :-1, :].unsqueeze(-1)
+        spread = path.transition @ filtered.covariance[..., :-1, :, :] @ path.transition.mT
+        loc = path.offset + nn.functional.pad(moved.squeeze(-1), (0, 0, 1, 0))
+        noise = path.scale_tril @ path.scale_tril.mT
+        covariance = symmetric(noise + nn.functional.pad(spread, (0, 0, 0, 0, 1, 0)))
+        return MultivariateNormal(loc, covariance, validate_args=False)
+
+    def _measured(self, loc: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and scale of the values of states with these moments, noise included."""
+        emission, offset = self.likelihood.head.weight, self.likelihood.head.bias
+        spread = torch.einsum("cl,...lk,ck->...c", emission, covariance, emission)
+        return loc @ emission.T + offset, (spread + self.noise.square()).sqrt()
 
     def state_space(self, batch: Windows) -> StateSpace:
         """Return the dynamics at the times of a batch and how the likelihood measures them."""
@@ -269,16 +311,6 @@ class StructuredKoopmanVAE(SeriesModel):
                 f"{what}: the posterior is approximate; it is exact with posterior "
                 "'gauss-markov', network 'linear' and a Normal likelihood"
             )
-
-
-def _one_ahead(path: GaussMarkov, filtered: Filtered) -> MultivariateNormal:
-    """Return what the rows before each say of its state."""
-    noise = path.scale_tril @ path.scale_tril.mT
-    moved = path.transition @ filtered.loc[..., :-1, :].unsqueeze(-1)
-    spread = path.transition @ filtered.covariance[..., :-1, :, :] @ path.transition.mT
-    loc = path.offset + nn.functional.pad(moved.squeeze(-1), (0, 0, 1, 0))
-    covariance = noise + nn.functional.pad(spread, (0, 0, 0, 0, 1, 0))
-    return MultivariateNormal(loc, symmetric(covariance), validate_args=False)
 
 
 def steps_of(batch: Windows) -> Steps:

@@ -10,6 +10,7 @@ from torch.distributions import MultivariateNormal
 
 from core.variational.distributions import DiagonalNormal
 from core.variational.dynamics import (
+    GaussMarkov,
     GaussMarkovPosterior,
     LinearDynamics,
     Steps,
@@ -215,6 +216,7 @@ def test_states_are_those_of_a_sequential_smoother(case: dict) -> None:
     filtered = sequential_kalman_filter(space, batch.values, batch.seen)
     smoothed = sequential_rts_smoother(space, filtered)
     path = model.encode(batch)
+    assert isinstance(path, GaussMarkov)
     assert (path.mean - smoothed.loc).abs().max() < 1e-8
     assert (path.covariance_matrix - smoothed.covariance).abs().max() < 1e-8
     assert (model.surprise_ahead(batch) + filtered.step_log_likelihood).abs().max() < 1e-8
