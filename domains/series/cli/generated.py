@@ -15,6 +15,8 @@ from domains.series.cli.stamps import new_times
 from domains.series.cli.tables import rounded
 from domains.series.data import Panel, Series
 
+STEPWISE = ("koopman-vae-paper", "process-vae")
+
 
 def generate(
     opened: Trained, count: int, start: str | None = None, length: int | None = None
@@ -32,6 +34,7 @@ def generate(
     """
     panel, clock = opened.dataset.panel, opened.dataset.panel.clock
     rows = opened.dataset.window if length is None else length
+    _refuse_other_length(opened, rows)
     values = rounded(opened.dataset.scaler.invert(_drawn(opened, count, rows)), panel.dtypes)
     latest = max(panel.series, key=lambda one: one.times[-1])
     times = new_times(clock, start, latest.times, rows)
@@ -54,6 +57,17 @@ def free_name(wanted: str, taken: tuple[str, ...]) -> str:
     while wanted in taken:
         wanted += "_"
     return wanted
+
+
+def _refuse_other_length(opened: Trained, rows: int) -> None:
+    """Only a model that goes step by step, or whose prior is a process, knows other lengths."""
+    config, window = opened.config, opened.dataset.window
+    if rows == window or config.model.kind in STEPWISE or config.prior.kind == "linear-dynamics":
+        return
+    raise UserError(
+        f"--length: got {rows}; model.kind {config.model.kind!r} generates windows of {window} "
+        f"rows, as it was trained on; leave it out, or train with data.window={rows}"
+    )
 
 
 def _drawn(opened: Trained, count: int, rows: int) -> np.ndarray:

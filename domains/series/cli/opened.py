@@ -89,7 +89,17 @@ class Trained:
         return self.own_channels(self.read(path, label), path)
 
     def own_channels(self, panel: Panel, path: Path) -> Panel:
-        """The run's channels of a panel, in its order."""
+        """The run's channels of a panel, in its order.
+
+        Raises:
+            UserError: If one is missing, or the times are of another kind.
+        """
+        timed = self.dataset.spacing == "clock" and self.dataset.panel.clock.kind != "index"
+        if timed and panel.clock.kind == "index":
+            raise UserError(
+                f"{path}: has no times; the run was trained on series with times, without which "
+                "it cannot tell how far apart two rows are; add the column"
+            )
         return of_channels(panel, self.dataset, str(path))
 
 

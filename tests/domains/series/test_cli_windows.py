@@ -233,13 +233,18 @@ def test_a_value_off_the_line_is_the_most_surprising_and_labels_are_found() -> N
 
 def test_generated_series_start_the_day_after_the_data_in_its_units_and_dtypes() -> None:
     panel = panel_of(ramp(10))
-    made = generate(opened_with(Line(), panel), 12, length=5)
+    made = generate(opened_with(Line(), panel, window=5), 12)
     assert [one.name for one in made.series[:2]] == ["00", "01"]
     assert made.identifier == "series"
     for one in made.series:
         assert one.times[0] == panel.series[0].times[-1] + 86400
         assert one.values[:, 0] == pytest.approx(5 + 2 * np.arange(5), abs=1e-4)
         assert np.array_equal(one.values[:, 1], 5 + 2 * np.arange(5))
+
+
+def test_a_window_of_another_length_is_refused() -> None:
+    with pytest.raises(UserError, match=r"--length: got 9; model\.kind 'koopman-vae' generates"):
+        generate(opened_with(Line(), panel_of(ramp(10))), 2, length=9)
 
 
 def test_a_model_that_cannot_generate_says_so_in_one_line() -> None:
