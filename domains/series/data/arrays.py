@@ -94,18 +94,23 @@ def read(path: Path, options: Data) -> Panel:
 
 
 def _archive(path: Path) -> dict[str, np.ndarray]:
+    data = read_bytes(path)
+    if not zipfile.is_zipfile(io.BytesIO(data)):
+        raise UserError(f"{path}: no .npz file; expected one that numpy.savez wrote")
+    held: dict[str, np.ndarray] = {}
+    name = ""
     try:
-        with np.load(io.BytesIO(read_bytes(path)), allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise UserError(f"{path}: a single array (.npy); expected an .npz file")
-            return {name: archive[name] for name in archive.files}
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            for name in archive.files:
+                held[name] = archive[name]
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         raise UserError(f"{path}: not a readable .npz file ({error})") from error
     except ValueError as error:
         raise UserError(
-            f"{path}: holds Python objects ({str(error).splitlines()[0]}); expected plain arrays; "
-            "write it again with numpy.savez and arrays of numbers or text"
+            f"{path}: array {name!r} is damaged or holds Python objects; expected numbers or "
+            "text; write it again with numpy.savez"
         ) from error
+    return held
 
 
 def _values(path: Path, held: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 
 from domains.series.data.files import place
 from domains.series.data.records import Array, Mask, Panel, Series
-from domains.series.data.times import format_times
+from domains.series.data.times import format_times, span
 
 LARGEST = float(np.finfo(np.float32).max)  # of a number that a model can hold
 CODES = (
@@ -162,10 +162,10 @@ def _frequencies(panel: Panel, path: Path) -> Iterator[str]:
         if change is None:
             continue
         stamp = format_times(panel.clock, series.times[[change.row - 1]])[0]
-        unit = " s" if panel.clock.kind == "datetime" else ""
+        after, before = (span(step, panel.clock.kind) for step in (change.after, change.before))
         yield (
             f"{_where(panel, series, change.row - 1, path)}, column {panel.clock.column!r}: from "
-            f"{stamp!r} on rows are {change.after:g}{unit} apart, before {change.before:g}{unit}; "
+            f"{stamp!r} on rows are {after} apart, before {before}; "
             "expected one frequency; resample the file, or split it there into two series"
         )
 
@@ -187,19 +187,16 @@ def irregularity(steps: Array) -> float:
 def _irregular(panel: Panel) -> Iterator[str]:
     steps = np.concatenate([np.diff(one.times) for one in panel.series])
     if len(steps) and irregularity(steps) > 1 - STEADY:
-        unit = " s" if panel.clock.kind == "datetime" else ""
-        low, middle, high = np.quantile(steps, [0.05, 0.5, 0.95])
-        yield (
-            f"times are irregular: rows are {middle:g}{unit} apart in the middle, nine in ten "
-            f"{low:g} to {high:g}{unit}"
-        )
+        kind = panel.clock.kind
+        low, middle, high = (span(step, kind) for step in np.quantile(steps, [0.05, 0.5, 0.95]))
+        yield f"times are irregular: usually {middle} apart, nine in ten {low} to {high}"
 
 
 def _different_intervals(panel: Panel) -> Iterator[str]:
     usual = [float(np.median(np.diff(one.times))) for one in panel.series if len(one.times) > 2]
     if usual and max(usual) > CHANGE * min(usual):
-        unit = " s" if panel.clock.kind == "datetime" else ""
-        yield f"series differ in their usual interval: {min(usual):g} to {max(usual):g}{unit}"
+        least, most = (span(step, panel.clock.kind) for step in (min(usual), max(usual)))
+        yield f"series differ in their usual interval: {least} to {most}"
 
 
 # Numbers
@@ -231,8 +228,8 @@ def _channels(panel: Panel, path: Path) -> Iterator[str]:
             continue
         what = f"{known[0]:g} throughout" if len(known) else "missing throughout"
         others = [name for name in panel.channels if name != channel]
-        fix = "name the others in data.values" if others else "there is no other channel"
-        yield f"{path}, column {channel!r}: {what}; expected values that vary; leave it out: {fix}"
+        fix = "leave it out: name the others in data.values" if others else "there is no other"
+        yield f"{path}, column {channel!r}: {what}; expected values that vary; {fix}"
 
 
 def suspected_codes(values: Array) -> list[tuple[float, int]]:

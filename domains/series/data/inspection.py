@@ -19,14 +19,13 @@ from domains.series.data.checks import (
 )
 from domains.series.data.records import Array, Clock, Panel, Series
 from domains.series.data.seasons import season
-from domains.series.data.times import format_times
+from domains.series.data.times import format_times, span
 
 CRITICAL = -2.86  # Dickey-Fuller with a constant, 5 %, long series (MacKinnon, 2010)
 GAP = 1.5  # times the usual interval is a gap
 ROWS = 20_000  # of a series that the test looks at, at most
 SHOWN = 12  # series that the text shows
 ENOUGH = 50  # rows for the test to say anything
-UNITS = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min"), (1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 KINDS = ("times", "numbers", "channels", "frequency")
 
 
@@ -238,21 +237,6 @@ def _head(description: Mapping[str, Any]) -> str:
     if description["label"]:
         words.append(f"labels in {description['label']!r}")
     return ", ".join(words)
-
-
-def span(duration: float | None, kind: str) -> str:
-    """Write a duration in its largest unit.
-
-    Example:
-        >>> span(900.0, "datetime"), span(0.016, "datetime"), span(2.0, "number")
-        ('15 min', '16 ms', '2')
-    """
-    if duration is None:
-        return ""
-    if kind != "datetime":
-        return f"{duration:.6g}"
-    unit, name = next((pair for pair in UNITS if duration >= 0.999999 * pair[0]), UNITS[-1])
-    return f"{duration / unit:.4g} {name}"
 
 
 def _series_table(series: Sequence[Mapping[str, Any]], clock: Mapping[str, Any]) -> list[str]:

@@ -219,7 +219,7 @@ def _without_codes(panel: Panel, options: Data) -> Panel:
     )
     named = ", ".join(f"{code:g}" for code in options.na_values)
     return replace(
-        panel, series=series, notes=(*panel.notes, f"{count} values of {named} taken as missing")
+        panel, series=series, notes=(*panel.notes, f"{count:,} values of {named} taken as missing")
     )
 
 
@@ -257,7 +257,8 @@ def _merged(panel: Panel, options: Data) -> Panel:
     gone = sum(len(one.times) for one in panel.series) - sum(len(one.times) for one in merged)
     if not gone:
         return panel
-    note = f"{gone} rows whose time was there already merged ({options.merge})"
+    rows = "1 row" if gone == 1 else f"{gone:,} rows"
+    note = f"{rows} of a time that was there already, merged ({options.merge})"
     panel = replace(panel, series=tuple(merged), notes=(*panel.notes, note))
     return _with_true_dtypes(panel)
 

@@ -29,7 +29,8 @@ TIMES = {
     *("utc", "localtime", "timelocal", "timeutc", "unixtime", "epoch", "datestamp", "timestep"),
     *("yyyymmdd", "yyyymm", "dateandtime"),
 }
-COUNTERS = {"t", "year", "month", "day", "hour", "index", "step", "sample", "row", "cycle", ""}
+ROWS = {"id", "index", "row", "rownumber", "no", "number", "unnamed"}
+COUNTERS = {"t", "year", "month", "day", "hour", "step", "sample", "cycle"} | ROWS
 IDENTIFIERS = {
     *("id", "uniqueid", "series", "seriesid", "item", "itemid", "ticker", "symbol", "name"),
     *("subject", "subjectid", "patient", "patientid", "station", "stationid", "site", "siteid"),
@@ -207,7 +208,7 @@ def _may_be_time(table: Table, name: str) -> bool:
     column = table.columns[name]
     if column.is_datetime or (column.is_text and looks_like_times(column.cells, compact=True)):
         return True
-    return not table.numbers(name).bad.any() and not np.isnan(table.numbers(name).values).all()
+    return not _mostly_words(table, name) and not np.isnan(table.numbers(name).values).all()
 
 
 def _date_like(table: Table, free: Sequence[str]) -> tuple[str, ...]:
@@ -223,7 +224,7 @@ def _date_like(table: Table, free: Sequence[str]) -> tuple[str, ...]:
 def _counter(table: Table, free: Sequence[str], identifier: str) -> tuple[str, ...]:
     """A column so called whose numbers increase in every series."""
     for name in free:
-        if normalised(name) not in COUNTERS - {""}:
+        if normalised(name) not in COUNTERS:
             continue
         numbers = table.numbers(name)
         if numbers.bad.any() or not np.isfinite(numbers.values).all():
@@ -307,14 +308,20 @@ def _values(table: Table, options: Data, taken: set[str]) -> tuple[tuple[str, ..
         return values, []
     free = [name for name in table.columns if name not in taken]
     words = [name for name in free if _is_none(table, name)]
-    values = tuple(name for name in free if name not in words)
+    rows = [name for name in free if name not in words and _numbers_rows(table, name)]
+    values = tuple(name for name in free if name not in {*words, *rows})
     if not values:
         raise UserError(
             f"{table.path}: no column of numbers to model (columns: {', '.join(table.columns)}); "
             "expected at least one; name it in data.values"
         )
-    named = ", ".join(repr(name) for name in words)
-    return values, [f"left out, as no numbers: {named}"] if words else []
+    left_out = (("no numbers", words), ("numbers of the rows", rows))
+    return values, [f"left out, as {why}: {', '.join(names)}" for why, names in left_out if names]
+
+
+def _numbers_rows(table: Table, name: str) -> bool:
+    values = table.numbers(name).values
+    return normalised(name) in ROWS and len(values) > 1 and bool((np.diff(values) == 1).all())
 
 
 def _is_none(table: Table, name: str) -> bool:
