@@ -15,7 +15,7 @@ from pydantic import (
 
 from core.runtime.config import Section, Settings, Training
 from core.runtime.methods import AnyLikelihood, AnyPosterior, AnyPrior, misfit_of_latents
-from core.runtime.methods.latents import DiagonalNormal, SigmaVAE, StandardNormal
+from core.runtime.methods.latents import DiagonalNormal, Normal, StandardNormal
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -315,7 +315,7 @@ class Config(Settings):
     model: Model = KoopmanVAE()
     posterior: AnyPosterior = DiagonalNormal()
     prior: AnyPrior = StandardNormal()
-    likelihood: AnyLikelihood = SigmaVAE(shared=False)
+    likelihood: AnyLikelihood = Normal(scale=0.3, learned="predicted", floor=0.003)
     density: Density = MixtureDensity()
     training: SeriesTraining = SeriesTraining()
 
