@@ -99,8 +99,8 @@ def _drawn(
         axis.plot(x[kept], curve[kept], color=colour, linewidth=0.9)
         for start, end in stretches(label):
             right = x[min(end, len(x) - 1)]
-            axis.axvspan(x[start], max(right, x[start]), color=COLOURS[5], alpha=0.25,
-                         linewidth=0.8)  # fmt: skip
+            axis.axvspan(x[start], max(right, x[start]), color=COLOURS[5], alpha=0.35,
+                         linewidth=1.2)  # fmt: skip
         named(axis, name)
     for axis in axes[:-1, 0]:
         axis.xaxis.get_offset_text().set_visible(False)

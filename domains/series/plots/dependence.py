@@ -27,6 +27,7 @@ SHOWN_CHANNELS = 4
 MOST_LAGS = 48
 MOST_CHANNELS = 32  # of a heat map
 MOST_NAMED = 12
+LEAST_SHOWN = 0.1  # of correlations, so that noise does not look large
 
 
 def draw_autocorrelation(likeness: Likeness) -> Plot | None:
@@ -44,6 +45,8 @@ def draw_autocorrelation(likeness: Likeness) -> Plot | None:
                 found = autocorrelation(of(windows[..., channel]), lags)
                 panel.plot(np.arange(1, lags + 1), found[1:], label=label, **look)
             panel.axhline(0, color="k", linewidth=0.5)
+            low, high = panel.get_ylim()
+            panel.set_ylim(min(low, -LEAST_SHOWN), max(high, 3 * LEAST_SHOWN))
             named(panel, f"{names[channel]}, {kind}" if kind == "values" else kind)
     for panel in axes[-1]:
         panel.set_xlabel("lag, rows", fontsize=8)
@@ -69,7 +72,7 @@ def draw_cross_correlation(likeness: Likeness) -> Plot | None:
     difference = generated - real
     axes = panels(1, 3, height=1.75, sharey=True)
     figure = figure_of(axes)
-    largest = max(float(np.abs(difference).max()), 1e-3)
+    largest = max(float(np.abs(difference).max()), LEAST_SHOWN)
     for panel, matrix, title, limit in (
         (axes[0, 0], real, "real", 1.0),
         (axes[0, 1], generated, "generated", 1.0),

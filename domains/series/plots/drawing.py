@@ -113,16 +113,27 @@ def duration(steps: float, clock: Clock) -> str:
     return _counted(size / UNITS[-1][0], UNITS[-1][1])
 
 
+def time_unit(longest: float, clock: Clock) -> tuple[float, str]:
+    """Return the size of a step and its unit, fit for an axis that ends at ``longest`` steps.
+
+    Example:
+        >>> time_unit(72, Clock(kind="datetime", column="t", zone="", form="iso", interval=300.0))
+        (0.08333333333333333, 'h')
+    """
+    if clock.kind == "index":
+        return 1.0, "rows"
+    if clock.kind == "number":
+        return clock.interval, clock.column or "time"
+    fitting = [unit for unit in UNITS if unit[0] <= longest * clock.interval / 2]
+    size, name = (fitting or UNITS[-1:])[0]
+    return clock.interval / size, name + ("s" if name in SPELLED else "")
+
+
 def unit_of_times(clock: Clock) -> str:
     """Return a sentence that says what durations without a unit are in; empty if all have one."""
     if clock.kind != "number":
         return ""
     return f" Times are in the unit of {clock.column or 'time'}."
-
-
-def in_steps(clock: Clock) -> str:
-    """Return the unit of times that are counted in steps, for the label of an axis."""
-    return "rows" if clock.kind == "index" else f"steps of {duration(1, clock)}"
 
 
 def time_axis(axes: Axes, times: Array, clock: Clock) -> Array:

@@ -23,12 +23,12 @@ from domains.series.plots.drawing import (
     Array,
     Grid,
     Mask,
-    duration,
     figure_of,
     named,
     panels,
     spread,
     time_axis,
+    time_unit,
 )
 from domains.series.plots.looked import Looked, Predicted, correlation, original, pick, varied
 
@@ -45,6 +45,7 @@ METHODS = {
     "linear model": COLOURS[1],
     "seasonal naive": COLOURS[2],
 }
+MOST_DOTTED = 72  # rows of a window whose values are all dots, and dots of a panel
 QUARTERS = (0, 0.25, 0.5, 0.75, 1)
 MOST_FITTED = 4000  # train windows of the linear forecast
 MOST_GROUPS = 48
@@ -134,7 +135,9 @@ def draw_errors(looked: Looked, predicted: Predicted) -> Plot | None:
     truth = batch.values.double().numpy()[targets]
     axes = panels(1, 1, height=2.2)
     panel = axes.flat[0]
-    middles = [float(waited[group].mean()) for group in groups]
+    longest = max(float(waited[group].mean()) for group in groups)
+    size_of_step, unit_of_time = time_unit(longest, looked.steps)
+    middles = [float(waited[group].mean()) * size_of_step for group in groups]
     methods = {"model": predicted.median, **references(looked, batch)}
     for name, values in methods.items():
         errors = np.abs(values[targets] - truth)
@@ -145,11 +148,10 @@ def draw_errors(looked: Looked, predicted: Predicted) -> Plot | None:
     ahead = looked.config.task.kind == "forecast"
     unit = UNITS[looked.config.data.scaling]
     panel.set_ylim(0, None)
-    panel.set_xlabel("lead time" if ahead else "time since the last seen value")
-    panel.set_ylabel(f"mean absolute error,\n{unit}")
-    panel.xaxis.set_major_formatter(
-        lambda value, _: duration(value, looked.steps) if value > 0 else "0"
+    panel.set_xlabel(
+        f"{'lead time' if ahead else 'time since the last seen value'}, {unit_of_time}"
     )
+    panel.set_ylabel(f"mean absolute error,\n{unit}")
     _legend(axes)
     return Plot(
         figure=figure_of(axes),
@@ -229,21 +231,45 @@ def _fan(
     series, first = (int(each) for each in windows.origin[window])
     present = int(windows.present[window].sum())
     moments = looked.dataset.panel.series[series].times[first : first + present]
-    kept = spread(present, MOST_POINTS)
+    kept = spread(present, MOST_POINTS // 2)
     x = time_axis(panel, moments, looked.dataset.panel.clock)[kept]
     median, *bands = quantiles[:, kept]
     truth = original(looked.dataset, windows.values[window], windows.known[window])[kept, channel]
-    for mask, label, look in ((windows.seen, "seen", SEEN), (windows.targets, "hidden", HIDDEN)):
-        there = mask[window, kept, channel].numpy()
-        panel.plot(x[there], truth[there], "o", markersize=2.6, label=label, **look)
+    seen, hidden = (
+        mask[window, kept, channel].numpy() for mask in (windows.seen, windows.targets)
+    )
+    size = 2.6 if present <= MOST_DOTTED else 1.8
+    if present > MOST_DOTTED:
+        panel.plot(x, np.where(seen, truth, np.nan), color=INK, linewidth=0.9, label="seen")
+        seen = alone(seen)
+    for there, label, look in ((seen, "seen", SEEN), (hidden, "hidden", HIDDEN)):
+        places = np.flatnonzero(there)
+        places = places[spread(len(places), MOST_DOTTED)]
+        panel.plot(x[places], truth[places], "o", markersize=size, label=label, **look)
     panel.plot(x, median, color=COLOURS[0], linewidth=1.1, label="median", zorder=1.9)
     for low, high, level, shade in zip(bands[::2], bands[1::2], LEVELS, (0.4, 0.2), strict=True):
         panel.fill_between(x, low, high, color=COLOURS[0], alpha=shade, linewidth=0,
                            label=f"{100 * level:.0f} %")  # fmt: skip
 
 
+def alone(mask: Mask) -> Mask:
+    """Which places have no neighbour, so that a line through neighbours would not show them.
+
+    Example:
+        >>> alone(np.array([True, False, True, True, False, True]))
+        array([ True, False, False, False, False,  True])
+    """
+    padded = np.pad(mask, 1)
+    return mask & ~padded[:-2] & ~padded[2:]
+
+
 def _legend(axes: Grid, columns: int = 4) -> None:
     handles, labels = axes.flat[0].get_legend_handles_labels()
+    found = dict(zip(labels[::-1], handles[::-1], strict=True))
     figure_of(axes).legend(
-        handles, labels, loc="outside upper left", ncols=columns, columnspacing=1.4
+        list(found.values())[::-1],
+        list(found)[::-1],
+        loc="outside upper left",
+        ncols=columns,
+        columnspacing=1.4,
     )

@@ -19,7 +19,15 @@ from domains.series.metrics.similarity import autocorrelations
 from domains.series.model.base import Spectrum
 from domains.series.plots.anomaly import extremes, stretches
 from domains.series.plots.dependence import autocorrelation
-from domains.series.plots.drawing import MOST_POINTS, duration, left_out, short, spread, time_axis
+from domains.series.plots.drawing import (
+    MOST_POINTS,
+    duration,
+    left_out,
+    short,
+    spread,
+    time_axis,
+    time_unit,
+)
 from domains.series.plots.likeness import arranged, distances, nearest, principal_plane
 from domains.series.plots.looked import closed, correlation, varied
 from domains.series.plots.prediction import FEWEST, MOST_GROUPS, gaps
@@ -100,6 +108,22 @@ def test_durations_are_in_units_that_one_would_say(
     steps: float, interval: float, words: str
 ) -> None:
     assert duration(steps, clock("datetime", interval)) == words
+
+
+@pytest.mark.parametrize(
+    ("longest", "interval", "expected"),
+    [
+        (4, 3600, (1, "h")),
+        (26, 7 * 86400, (7, "days")),
+        (10, 86400 * 365.25, (1, "years")),
+        (3, 0.0004, (0.4, "ms")),
+    ],
+)
+def test_the_unit_of_an_axis_fits_its_length(
+    longest: float, interval: float, expected: tuple[float, str]
+) -> None:
+    size, name = time_unit(longest, clock("datetime", interval))
+    assert (size, name) == (pytest.approx(expected[0]), expected[1])
 
 
 def test_durations_without_a_unit_stay_numbers() -> None:
