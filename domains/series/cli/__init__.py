@@ -14,7 +14,7 @@ from core.runtime.errors import UserError
 if TYPE_CHECKING:
     from domains.series.config import Data as Options
 
-ENDINGS = (".csv", ".csv.gz", ".parquet", ".npz")
+ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".npz", ".ts")
 FIGURES = (".html", ".svg", ".json")
 SHOWN = 10
 Out = Annotated[Path, Parameter(help="File to write; its ending says how.")]
@@ -279,8 +279,9 @@ def anomaly(
     Columns score, rank, label (if there are labels) and score_<channel>; the score of a row is
     the mean over its known values and over the windows that hold it. A model of task generate
     judges a window that it has seen, one of task impute each quarter of a window by the others,
-    one of task forecast each row by those before. With labels also the area under the
-    precision-recall curve, point by point.
+    one of task forecast each row by those before. A model with a linear-dynamics prior filters: it
+    judges each row by all rows before it, the channels jointly. With labels also the area under
+    the precision-recall curve, point by point.
 
     Args:
         run: A run folder, or series/<name>@latest.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,10 @@ from domains.series.cli.covering import Covered, chunks
 from domains.series.cli.opened import Trained
 from domains.series.cli.stamps import stamp
 from domains.series.cli.tables import with_values
-from domains.series.data import Panel, Windows
+from domains.series.data import Panel, Windows, panel_windows
 from domains.series.metrics.anomalies import average_precision, judged_by_the_rest
+from domains.series.model.scores import row_scores
+from domains.series.model.structured import StructuredKoopmanVAE
 
 Array = NDArray[np.float64]
 OVERLAP = 4  # windows that most rows are scored in
@@ -29,7 +31,7 @@ class Scored:
     Args:
         surprise: For each series the surprise of each value in nats, ``(time, channel)``, NaN
             where there is no value or nothing to judge it by.
-        score: For each series the mean over the values of a row, ``(time,)``.
+        score: For each series that of each row, per value, ``(time,)``.
     """
 
     surprise: list[Array]
@@ -41,13 +43,16 @@ def score(opened: Trained, panel: Panel, samples: int) -> Scored:
 
     What is seen is what the run was trained to see: a model of task generate sees the whole
     window (the reconstruction probability of An and Cho, 2015), one of task impute the other
-    three quarters of the window, one of task forecast the rows before. Nats are of scaled values.
+    three quarters of the window, one of task forecast the rows before. A model that filters
+    judges each row by all rows before it, the channels jointly. Nats are of scaled values.
 
     Args:
         opened: The run.
         panel: Series of its channels.
         samples: Posterior draws behind each density.
     """
+    if isinstance(opened.model, StructuredKoopmanVAE) and opened.model.filters:
+        return _filtered(opened, opened.model, panel, samples)
     covered = Covered(opened.dataset, panel, _stride(opened))
     every = np.arange(len(covered.starts))
     total, count = np.zeros((2, sum(covered.lengths), len(panel.channels)))
@@ -60,6 +65,22 @@ def score(opened: Trained, panel: Panel, samples: int) -> Scored:
             progress.show(int(part[-1]) + 1, {})
     found = covered.split(total / np.where(count, count, np.nan))
     return Scored(found, [_mean_of_known(each) for each in found])
+
+
+def _filtered(opened: Trained, model: StructuredKoopmanVAE, panel: Panel, samples: int) -> Scored:
+    """Each series as one window, however long; its rows jointly, its values one by one."""
+    surprise, score = [], []
+    with Progress("scoring", len(panel.series)) as progress:
+        for number, one in enumerate(panel.series):
+            alone = replace(panel, series=(one,))
+            (joint,) = row_scores(model, opened.dataset, alone, samples)
+            whole = panel_windows(opened.dataset, alone, window=len(one.times))
+            values = model.surprise(whole.to(opened.device), samples)[0].cpu().double().numpy()
+            known = np.isfinite(one.values)
+            surprise.append(np.where(known, values, np.nan))
+            score.append(joint / np.where(known.any(1), known.sum(1), np.nan))
+            progress.show(number + 1, {})
+    return Scored(surprise, score)
 
 
 def scores_table(panel: Panel, scored: Scored) -> Panel:

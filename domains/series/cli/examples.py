@@ -13,6 +13,7 @@ from core.runtime.errors import UserError
 from core.runtime.folder import write_json
 from domains.series import data
 from domains.series.cli import forecasts, modes
+from domains.series.cli.draws import central, quantiles
 from domains.series.cli.generated import free_name, generate
 from domains.series.cli.opened import Trained
 from domains.series.cli.tables import beside, rounded
@@ -62,8 +63,8 @@ def imputed(opened: Trained) -> Panel | None:
     if not (known & ~seen).any():
         return None
     scaler, panel = opened.dataset.scaler, opened.dataset.panel
-    levels = [0.5, 0.5 - INTERVAL / 2, 0.5 + INTERVAL / 2]
-    median, low, high = np.quantile(scaler.invert(opened.predict(batch, SAMPLES)), levels, axis=0)
+    drawn = opened.predict(batch, SAMPLES)
+    median, low, high = scaler.invert(quantiles(drawn, central(INTERVAL)))
     truth = scaler.invert(batch.values.double().numpy())
     filled = np.where(seen, truth, median)
     hidden = (np.where(mask, each, np.nan) for mask, each in

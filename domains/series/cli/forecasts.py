@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress
 from domains.series.cli.covering import Places, chunks, windows_of
+from domains.series.cli.draws import central, quantiles
 from domains.series.cli.opened import Trained
 from domains.series.cli.tables import beside, rounded
 from domains.series.data import Panel, Series
@@ -68,8 +69,8 @@ def forecast(opened: Trained, panel: Panel, horizon: int, samples: int, interval
     with Progress("forecasting", len(panel.series)) as progress:
         for part in chunks(np.arange(len(panel.series)), cells):
             paths = draw(opened, panel, part, steps, samples)[:, :, :horizon]
-            paths = opened.dataset.scaler.invert(paths)
-            columns += [_numbers(paths[:, place], interval) for place in range(len(part))]
+            numbers = opened.dataset.scaler.invert(_numbers(paths, interval))
+            columns += [*numbers.swapaxes(0, 1)]
             progress.show(len(columns), {})
     dtypes = panel.dtypes
     columns = [
@@ -110,7 +111,7 @@ def _predict(opened: Trained, past: Array, times: Array, step: int, samples: int
     unknown = np.full((len(past), step, past.shape[2]), np.nan)
     whole = np.concatenate([past, unknown], axis=1)
     batch = windows_of(whole, np.concatenate([times, _ahead(times, step)], axis=1))
-    return opened.predict(batch, samples)[:, :, -step:]
+    return opened.predict(batch, samples)[:, :, -step:].astype(np.float64)
 
 
 def _ahead(times: Array, step: int) -> Array:
@@ -129,7 +130,8 @@ def _past(opened: Trained, panel: Panel, series: Series, rows: int) -> tuple[Arr
 
 
 def _numbers(paths: Array, interval: float) -> Array:
-    median, low, high = np.quantile(paths, [0.5, 0.5 - interval / 2, 0.5 + interval / 2], axis=0)
+    """The columns, first."""
+    median, low, high = quantiles(paths, central(interval))
     return np.stack([median, paths.mean(0), low, high])
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from core.runtime.progress import Progress
 from domains.series.cli.covering import Covered, chunks
+from domains.series.cli.draws import central, quantiles
 from domains.series.cli.opened import Trained
 from domains.series.cli.tables import beside, rounded, rows_with, with_values
 from domains.series.data import Panel
@@ -49,19 +50,19 @@ def fill(opened: Trained, panel: Panel, samples: int, interval: float, draws: in
     covered = Covered(opened.dataset, panel, -(-opened.dataset.window // 2))
     missing = [np.isnan(one.values) for one in panel.series]
     lacking: Mask = np.concatenate(missing).max(1)
-    levels = [0.5, 0.5 - interval / 2, 0.5 + interval / 2]
     found = np.full((3 + draws, len(lacking), len(panel.channels)), np.nan)
     wanted, done = np.unique(covered.owners[lacking, 0]), 0
     with Progress("imputing", len(wanted)) as progress:
         for part in chunks(wanted, samples * opened.dataset.window * len(panel.channels)):
-            drawn = opened.dataset.scaler.invert(opened.predict(covered.windows(part), samples))
-            numbers = np.concatenate([np.quantile(drawn, levels, axis=0), drawn[:draws]])
+            drawn = opened.predict(covered.windows(part), samples)
+            numbers = np.concatenate([quantiles(drawn, central(interval)), drawn[:draws]])
             rows = np.flatnonzero(lacking & np.isin(covered.owners[:, 0], part))
             window, place = covered.owners[rows].T
             found[:, rows] = numbers[:, np.searchsorted(part, window), place]
             done += len(part)
             progress.show(done, {})
-    return _filled(panel, missing, covered.split(rounded(found, panel.dtypes), axis=1))
+    found = rounded(opened.dataset.scaler.invert(found), panel.dtypes)
+    return _filled(panel, missing, covered.split(found, axis=1))
 
 
 def _filled(panel: Panel, missing: list[Mask], found: list[Array]) -> Filled:

@@ -22,8 +22,6 @@ from domains.series.data import Clock, Dataset, Panel, Windows, load, read_input
 from domains.series.data.unseen import of_channels
 from domains.series.model import SeriesModel, build
 
-Array = NDArray[np.float64]
-
 
 @dataclass(frozen=True, eq=False)
 class Trained:
@@ -66,10 +64,10 @@ class Trained:
         """Where the model is."""
         return next((each.device for each in self.model.parameters()), torch.device("cpu"))
 
-    def predict(self, batch: Windows, samples: int) -> Array:
+    def predict(self, batch: Windows, samples: int) -> NDArray[np.float32]:
         """Draw every value given those seen, scaled: ``(sample, window, time, channel)``."""
         drawn = self.model.predict(batch.to(self.device), samples)
-        return drawn.cpu().double().numpy()
+        return drawn.cpu().numpy()
 
     def read(self, path: Path, label: str | None = None) -> Panel:
         """Read another file; its channels are the run's and maybe others.

@@ -212,6 +212,33 @@ def test_a_broken_row_is_the_most_surprising(
     assert "AUC-PR: 1.000 (at random 0.01" in capsys.readouterr().out
 
 
+def test_a_model_that_filters_judges_rows_by_all_before_them(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    linear = (
+        "model.network=linear", "prior.kind=linear-dynamics", "posterior.kind=gauss-markov",
+        "likelihood.kind=normal",
+        "likelihood.learned=per_variable", "density.kind=none", "training.epochs=5",
+    )  # fmt: skip
+    changes = [word for each in linear for word in ("--set", each)]
+    words = (folder / "generate.yaml", *changes, "--out", tmp_path / "run")
+    assert latentworks("series", "train", *words) == 0
+    values = measured(seed=4, rows=90)
+    values[50] = [40, 20]
+    values[7, 1] = np.nan
+    write(tmp_path / "new.csv", values)
+    scores = {}
+    for rows in (90, 30):  # what comes later changes nothing
+        write(tmp_path / f"{rows}.csv", values[:rows])
+        words = ("--data", tmp_path / f"{rows}.csv", "--out", tmp_path / f"s{rows}.csv")
+        assert latentworks("series", "anomaly", tmp_path / "run", *words) == 0
+        scores[rows] = column(rows_of(tmp_path / f"s{rows}.csv"), "score")
+    assert scores[90].argmax() == 50
+    assert np.isfinite(scores[90]).all()
+    assert scores[90][:30] == pytest.approx(scores[30], rel=1e-3)
+    assert "temperature" in capsys.readouterr().out
+
+
 def test_the_spectrum_is_a_table_a_figure_a_page_and_numbers(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

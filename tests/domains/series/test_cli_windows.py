@@ -17,6 +17,7 @@ from torch.distributions import Distribution, Normal
 from core.runtime.errors import UserError
 from core.variational.evidence import Evidence
 from domains.series.cli import anomalies, forecasts, stamps
+from domains.series.cli.draws import quantiles
 from domains.series.cli.generated import generate
 from domains.series.cli.hidden import hide_values
 from domains.series.cli.imputed import fill
@@ -107,6 +108,14 @@ def opened_with(
 
 def ramp(rows: int, slopes: tuple[float, ...] = (0.5, 3.0)) -> np.ndarray:
     return 100 + np.arange(rows)[:, None] * np.array(slopes)
+
+
+@given(count=st.integers(2, 40), seed=st.integers(0, 99))
+@settings(max_examples=25, deadline=None)
+def test_quantiles_are_those_of_numpy(count: int, seed: int) -> None:
+    draws = np.random.default_rng(seed).normal(size=(count, 3, 2))
+    levels = (0.5, 0.05, 0.95, 0.0, 1.0)
+    assert quantiles(draws, levels) == pytest.approx(np.quantile(draws, levels, axis=0))
 
 
 @given(seed=st.integers(0, 99), rows=st.integers(3, 40))
