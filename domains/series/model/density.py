@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
@@ -253,8 +251,8 @@ def _correlation_tril(
 
 def _held_out(count: int) -> np.ndarray:
     """A tenth of the windows, in stretches at the end of every tenth of them."""
-    stretch = max(count // HELD_OUT, 1)
-    return np.arange(count) % stretch >= math.ceil(0.9 * stretch)
+    stretch = max(count // HELD_OUT, 2)
+    return np.arange(count) % stretch >= int(0.9 * stretch)
 
 
 def _least(values: np.ndarray) -> int:

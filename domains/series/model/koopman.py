@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from core.runtime import methods
-from core.runtime.errors import UserError
 from core.variational.distributions import DiagonalNormal
 from core.variational.distributions.base import factors
 from core.variational.dynamics import LinearDynamics, Steps
@@ -262,11 +261,6 @@ def dynamics(section: KoopmanVAESection) -> LinearDynamics:
 
 def network(section: KoopmanVAESection, time: int, inputs: int, outputs: int) -> nn.Module:
     """The network of the settings, from windows to windows."""
-    if section.network == "linear":
-        raise UserError(
-            "model.network 'linear': it belongs to prior.kind 'linear-dynamics'; use 'mlp' or "
-            "'convolution'"
-        )
     if section.network == "mlp":
         return WindowMLP(time, inputs, outputs, section.hidden, section.layers)
     return Convolutions(inputs, outputs, section.hidden, section.layers)
