@@ -11,7 +11,8 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -32,6 +33,14 @@ TRAIN_SHARE = 0.8
 ONE_CHANNEL_HIDDEN = 16  # where half a unit would be left
 TOGETHER = 8  # judges trained at once: more do not stay in the cache
 BLOCK = 250  # steps for which the batches are drawn at once
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Which set of windows a judge is trained on, and its seed."""
+
+    rival: int
+    seed: int
 
 
 def discriminative_score(
@@ -65,10 +74,25 @@ def discriminative_scores(
     Raises:
         ValueError: If the two differ in shape, are fewer than 5, or hold something not finite.
     """
-    real, generated = _checked(real, generated)
-    with one_thread(), torch.no_grad():
-        scores = [_discriminate(real, generated, part, steps) for part in _groups(seeds)]
-    return np.concatenate(scores)
+    return discriminate(real, [generated], seeds, steps)[0]
+
+
+def discriminate(
+    real: Float[np.ndarray, "real time channel"],
+    rivals: Sequence[Float[np.ndarray, "generated time channel"]],
+    seeds: Sequence[int],
+    steps: int = DISCRIMINATIVE_STEPS,
+) -> Float[np.ndarray, "rival judge"]:
+    """Return the discriminative scores of several sets of windows, judges trained together.
+
+    Args:
+        real: In 0 to 1.
+        rivals: Sets of as many windows each.
+        seeds: Every set has judges with all of them.
+        steps: Of Adam.
+    """
+    first, *others = _checked(real, *rivals)
+    return _of_each(_discriminate, first, others, seeds, steps)
 
 
 def predictive_score(
@@ -106,63 +130,91 @@ def predictive_scores(
     Raises:
         ValueError: As `discriminative_scores`; and if there is one channel only.
     """
-    real, generated = _checked(real, generated)
+    return predict(real, [generated], seeds, steps)[0]
+
+
+def predict(
+    real: Float[np.ndarray, "real time channel"],
+    rivals: Sequence[Float[np.ndarray, "generated time channel"]],
+    seeds: Sequence[int],
+    steps: int = PREDICTIVE_STEPS,
+) -> Float[np.ndarray, "rival judge"]:
+    """Return the predictive scores of several sets of windows, predictors trained together.
+
+    Args:
+        real: In 0 to 1.
+        rivals: Sets of as many windows each.
+        seeds: Every set has predictors with all of them.
+        steps: Of Adam.
+    """
+    first, *others = _checked(real, *rivals)
     if real.shape[2] < 2:
         raise ValueError(
             "predictive score: 1 channel; it predicts the last channel from the others and needs 2"
         )
+    return _of_each(_predict, first, others, seeds, steps)
+
+
+def _of_each(
+    judge: Callable[[Array, list[Array], Sequence[Judged], int], Array],
+    real: Array,
+    rivals: list[Array],
+    seeds: Sequence[int],
+    steps: int,
+) -> Array:
+    judged = [Judged(place, seed) for place in range(len(rivals)) for seed in seeds]
+    groups = [judged[start : start + TOGETHER] for start in range(0, len(judged), TOGETHER)]
     with one_thread(), torch.no_grad():
-        scores = [_predict(real, generated, part, steps) for part in _groups(seeds)]
-    return np.concatenate(scores)
+        scores = [judge(real, rivals, group, steps) for group in groups]
+    return np.concatenate(scores).reshape(len(rivals), len(seeds))
 
 
-def _groups(seeds: Sequence[int]) -> Iterator[Sequence[int]]:
-    for start in range(0, len(seeds), TOGETHER):
-        yield seeds[start : start + TOGETHER]
-
-
-def _checked(real: Array, generated: Array) -> tuple[Array, Array]:
+def _checked(real: Array, *rivals: Array) -> list[Array]:
     """The windows in single precision."""
-    if real.ndim != 3 or real.shape[1:] != generated.shape[1:]:
-        raise ValueError(f"real windows of shape {real.shape}, generated of {generated.shape}")
-    if min(len(real), len(generated)) < 5 or real.shape[1] < 2:
+    if real.ndim != 3 or {each.shape for each in rivals} != {(len(rivals[0]), *real.shape[1:])}:
         raise ValueError(
-            f"{len(real)} real and {len(generated)} generated windows of {real.shape[1]} rows; a "
+            f"real windows of shape {real.shape}, generated of {[each.shape for each in rivals]}"
+        )
+    if min(len(real), len(rivals[0])) < 5 or real.shape[1] < 2:
+        raise ValueError(
+            f"{len(real)} real and {len(rivals[0])} generated windows of {real.shape[1]} rows; a "
             "judge needs 5 windows of 2 rows"
         )
-    if not all(np.isfinite(array).all() for array in (real, generated)):
+    if not all(np.isfinite(each).all() for each in (real, *rivals)):
         raise ValueError("a window holds a number that is not finite; a judge needs whole windows")
-    return real.astype(np.float32), generated.astype(np.float32)
+    return [each.astype(np.float32) for each in (real, *rivals)]
 
 
-def _discriminate(real: Array, generated: Array, seeds: Sequence[int], steps: int) -> Array:
+def _discriminate(real: Array, rivals: list[Array], judged: Sequence[Judged], steps: int) -> Array:
     _, length, channels = real.shape
-    rows = torch.from_numpy(np.concatenate([real, generated])).flatten(1)
-    rngs = [generator(seed, "discriminative") for seed in seeds]
-    first, second = ([_split(rng, len(part)) for rng in rngs] for part in (real, generated))
-    pools = [(a, b + len(real)) for (a, _), (b, _) in zip(first, second, strict=True)]
-    batch = min(BATCH, *map(len, pools[0]))
+    rows = torch.from_numpy(np.concatenate([real, *rivals])).flatten(1)
+    rngs = [generator(each.seed, "discriminative") for each in judged]
+    starts = [len(real) + each.rival * len(rivals[0]) for each in judged]
+    own, others = ([_split(rng, len(part)) for rng in rngs] for part in (real, rivals[0]))
+    train, test = (
+        [(a[part], b[part] + start) for a, b, start in zip(own, others, starts, strict=True)]
+        for part in (0, 1)
+    )
+    batch = min(BATCH, *map(len, train[0]))
     hidden = channels // 2 or ONE_CHANNEL_HIDDEN
     judges = Judges(rngs, channels, hidden, length, 2 * batch)
     label = (torch.arange(2 * batch) < batch).float()
-    for index in _batches(rngs, pools, batch, steps):
+    for index in _batches(rngs, train, batch, steps):
         judges.inputs.copy_(gather(rows, index, length).transpose(1, 2))
         judges.learn_from_last((judges.last_outputs().sigmoid_() - label) / batch)
-    held_out = [
-        np.concatenate([a, b + len(real)]) for (_, a), (_, b) in zip(first, second, strict=True)
-    ]
-    is_real = np.stack(held_out) < len(real)
-    logits = _last_outputs(judges, rows, torch.from_numpy(np.stack(held_out)), length)
-    return np.abs(((logits.numpy() > 0) == is_real).mean(axis=1) - 0.5)
+    held_out = np.stack([np.concatenate(both) for both in test])
+    logits = _last_outputs(judges, rows, torch.from_numpy(held_out), length)
+    return np.abs(((logits.numpy() > 0) == (held_out < len(real))).mean(axis=1) - 0.5)
 
 
-def _predict(real: Array, generated: Array, seeds: Sequence[int], steps: int) -> Array:
+def _predict(real: Array, rivals: list[Array], judged: Sequence[Judged], steps: int) -> Array:
     _, length, channels = real.shape
-    rows = torch.from_numpy(generated).flatten(1)
-    rngs = [generator(seed, "predictive") for seed in seeds]
-    batch = min(BATCH, len(generated))
+    rows = torch.from_numpy(np.concatenate(rivals)).flatten(1)
+    rngs = [generator(each.seed, "predictive") for each in judged]
+    count = len(rivals[0])
+    pools = [(np.arange(count) + each.rival * count,) for each in judged]
+    batch = min(BATCH, count)
     judges = Judges(rngs, channels - 1, channels // 2, length - 1, batch)
-    pools = [(np.arange(len(generated)),)] * len(rngs)
     for index in _batches(rngs, pools, batch, steps):
         target = _show_past(judges, gather(rows, index, length))
         said = judges.outputs().sigmoid_()
