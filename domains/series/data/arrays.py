@@ -17,7 +17,14 @@ from core.runtime.errors import UserError
 from domains.series.config import Data
 from domains.series.data.files import read_bytes
 from domains.series.data.records import Array, Clock, Panel, Series
-from domains.series.data.times import Source, Stamps, parse_numbers, parse_texts, parse_typed
+from domains.series.data.times import (
+    Source,
+    Stamps,
+    parse_numbers,
+    parse_texts,
+    parse_typed,
+    to_ticks,
+)
 
 VALUES = ("X", "values", "data", "x", "series")
 AXES = {
@@ -271,4 +278,4 @@ def bytes_of(panel: Panel) -> bytes:
 
 
 def _typed(times: Array) -> np.ndarray:
-    return np.rint(times * 1e6).astype(np.int64).view("datetime64[us]")
+    return to_ticks(times).view("datetime64[us]")

@@ -236,26 +236,27 @@ def suspected_codes(values: Array) -> list[tuple[float, int]]:
     """Find numbers that may stand for missing, with how often they come.
 
     Such a number is one of the usual codes, the smallest or largest, comes more than once, and is
-    farther from the next value than a tenth of the range of the others.
+    farther from the next value than a tenth of the range that nine in ten others keep to.
 
     Example:
         >>> suspected_codes(np.array([3.0, 4.0, 5.0, -999.0, 6.0, -999.0]))
         [(-999.0, 2)]
     """
-    found = []
+    found: list[tuple[float, int]] = []
     known = values[np.isfinite(values)]
-    for extreme in (np.min, np.max):
-        if not len(known):
-            break
-        code = float(extreme(known))
+    for extreme in (np.min, np.max, np.min, np.max):  # again, as one may have hidden the other
+        code = float(extreme(known)) if len(known) else 0.0
         others = known[known != code]
         count = len(known) - len(others)
-        if code not in CODES or count < 2 or len(np.unique(others)) < 2:
-            continue
-        if np.abs(others - code).min() > 0.1 * np.ptp(others):
+        if code in CODES and count > 1 and len(others) and _is_far(code, others):
             found.append((code, count))
             known = others
-    return found
+    return sorted(found)
+
+
+def _is_far(code: float, others: Array) -> bool:
+    low, high = np.quantile(others, [0.05, 0.95])
+    return bool(low < high and np.abs(others - code).min() > 0.1 * (high - low))
 
 
 def _twins(panel: Panel) -> Iterator[str]:

@@ -180,7 +180,7 @@ def _kinds(table: Table, roles: Roles, stamps: Stamps) -> dict[str, str]:
 def _inexact(table: Table, roles: Roles) -> Iterator[str]:
     for name in roles.values:
         numbers = table.numbers(name)
-        if "int" in numbers.dtype.lower() and np.nanmax(np.abs(numbers.values)) > LARGEST_EXACT:
+        if "int" in numbers.dtype.lower() and np.nanmax(np.abs(numbers.values)) >= LARGEST_EXACT:
             yield f"channel {name!r}: numbers above 2^53 are kept to 16 digits"
 
 

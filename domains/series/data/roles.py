@@ -78,6 +78,13 @@ def find_roles(table: Table, options: Data) -> Roles:
                 f"column {identifier!r} names the series, as times repeat; set data.identifier "
                 "to say otherwise"
             )
+    if options.time is None and not time:
+        notes += [
+            f"column {name!r} does not go on from row to row, so it is no time: rows are counted; "
+            "set data.time to say otherwise"
+            for name in table.columns
+            if normalised(name) in TIMES | {"t"} and name not in (options.values or ())
+        ]
     label = _label(table, options, {identifier, *time})
     values, left_out = _values(table, options, {identifier, label, *time})
     return Roles(time, identifier, values, label, (*notes, *left_out))
@@ -222,7 +229,7 @@ def _date_like(table: Table, free: Sequence[str]) -> tuple[str, ...]:
 
 
 def _counter(table: Table, free: Sequence[str], identifier: str) -> tuple[str, ...]:
-    """A column so called whose numbers increase in every series."""
+    """A column so called whose numbers never go back in any series, nor always stay."""
     for name in free:
         if normalised(name) not in COUNTERS:
             continue
@@ -231,7 +238,8 @@ def _counter(table: Table, free: Sequence[str], identifier: str) -> tuple[str, .
             continue
         names = table.columns[identifier].cells if identifier else np.zeros(len(table.lines))
         grouped = pd.Series(numbers.values).groupby(names, sort=False)
-        if (grouped.diff().dropna() > 0).all():
+        steps = grouped.diff().dropna()
+        if ((steps >= 0).all() and (steps > 0).any()) or (len(steps) and (steps < 0).all()):
             return (name,)
     return ()
 

@@ -178,11 +178,11 @@ def read_delimited(path: Path) -> Table:
         UserError: If it is no text, has no header or no rows, or its rows differ in length.
     """
     numbered = enumerate(read_text(path).splitlines(), start=1)
-    filled = [(number, line) for number, line in numbered if line.strip(" \t,;|\"'")]
+    filled = [(number, line) for number, line in numbered if line.strip()]
     kept = [(number, line) for number, line in filled if not line.lstrip().startswith("#")]
     if not kept:
         raise UserError(f"{path}: only comments; expected names of columns and rows of numbers")
-    delimiter = _delimiter(path, kept[0][1])
+    delimiter = _delimiter(path, [line for _, line in kept[:2]])
     rows = _split(path, [line for _, line in kept], delimiter)
     lines = [number for number, _ in kept]
     header = _header(path, rows[0], lines[0], filled, delimiter)
@@ -196,13 +196,20 @@ def read_delimited(path: Path) -> Table:
     ]
     if delimiter != ",":
         columns = [_with_points(cells) for cells in columns]
-    return make_table(path, _named(path, header, columns), lines)
+    rest = _rows_before_tail(columns)
+    columns = [cells[:rest] for cells in columns]
+    return make_table(path, _named(path, header, columns), lines[:rest])
 
 
-def _delimiter(path: Path, line: str) -> str:
+def _delimiter(path: Path, lines: Sequence[str]) -> str:
+    """The sign that comes most in the first line; spaces if they make as many columns below."""
     if suffix_of(path) == ".tsv":
         return "\t"
-    return max(DELIMITERS, key=line.count) if any(map(line.count, DELIMITERS)) else " "
+    first = lines[0]
+    if any(map(first.count, DELIMITERS)):
+        return max(DELIMITERS, key=first.count)
+    words = {len(line.split()) for line in lines}
+    return " " if len(words) == 1 and words != {1} else ","
 
 
 def _split(path: Path, lines: list[str], delimiter: str) -> list[list[str]]:
@@ -258,6 +265,19 @@ def _with_points(cells: Cells) -> Cells:
         [cell.replace(",", ".") if DECIMAL_COMMA.fullmatch(cell) else cell for cell in cells],
         dtype=object,
     )
+
+
+def _rows_before_tail(columns: Sequence[Cells]) -> int:
+    """How many rows there are without those at the end that hold nothing but separators.
+
+    Such rows are values that are missing, unless a column of words, as dates are, goes up to them.
+    """
+    empty = np.all([cells == "" for cells in columns], axis=0)
+    rows = len(empty) - int(np.argmin(empty[::-1])) if not empty.all() else len(empty)
+    words = (
+        not NUMBER.fullmatch(cells[0]) and bool(np.all(cells[:rows] != "")) for cells in columns
+    )
+    return rows if any(words) else len(empty)
 
 
 def _named(path: Path, header: list[str], columns: list[Cells]) -> dict[str, Column]:

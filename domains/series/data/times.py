@@ -102,7 +102,7 @@ class Source:
 
 
 def looks_like_times(cells: Cells, compact: bool = False) -> bool:
-    """Whether the first cells of a column of text are dates with or without a time of day.
+    """Whether most first cells of a column of text are dates, with or without a time of day.
 
     Args:
         cells: The text.
@@ -113,11 +113,15 @@ def looks_like_times(cells: Cells, compact: bool = False) -> bool:
         True
     """
     known = [cell for cell in cells[:1000] if cell][:20]
-    if not known or not all(_match(cell, compact) for cell in known):
+    if not known:
         return False
-    matches = [_match(cell, compact) for cell in known]
-    dates = sorted({match["date"] for match in matches if match})
-    return bool(_fitting_forms(dates))
+    dates = [match["date"] for match in (_match(cell, compact) for cell in known) if match]
+    fits = max(sum(_is_date(date, form) for date in dates) for form in FORMS)
+    return fits > 0 and 2 * fits >= len(known)  # a few may be wrong, which is said later
+
+
+def _is_date(text: str, form: str) -> bool:
+    return not pd.isna(pd.to_datetime(text, format=form, errors="coerce"))
 
 
 def _match(text: str, compact: bool) -> re.Match[str] | None:
@@ -135,7 +139,7 @@ def parse_texts(cells: Cells, source: Source) -> Stamps:
     if fixed is not None:
         local, form, mark = fixed
         ticks, zone, suffix = _to_utc(local, [mark] * len(local), source)
-        return Stamps(ticks / SECOND, "datetime", zone, form + suffix)
+        return _datetimes(ticks, zone, form + suffix, source)
     matches = [_match(cell, compact=True) for cell in cells]
     for row, match in enumerate(matches):
         if match is None:
@@ -148,10 +152,17 @@ def parse_texts(cells: Cells, source: Source) -> Stamps:
     texts = [part["zone"] or "" for part in parts]
     ticks, zone, suffix = _to_utc(local, texts, source)
     form = _checked_form((form + suffix).replace(JOIN, "+"), ticks, zone, cells)
-    notes = ()
-    if any(len(part["f"] or "") > 6 and part["f"][6:].strip("0") for part in parts):
-        notes = (f"column {source.name!r}: times are kept to a microsecond",)
-    return Stamps(ticks / SECOND, "datetime", zone, form, notes)
+    finer = any((part["f"] or "")[6:].strip("0") for part in parts)
+    return _datetimes(ticks, zone, form, source, exact=not finer)
+
+
+def _datetimes(ticks: Ticks, zone: str, form: str, source: Source, exact: bool = True) -> Stamps:
+    """Times in seconds, and a note if these are not all of the time."""
+    times = ticks / SECOND
+    notes = [] if exact else [f"column {source.name!r}: times are kept to a microsecond"]
+    if (to_ticks(times) != ticks).any():
+        notes.append(f"column {source.name!r}: so far from 1970 microseconds are lost")
+    return Stamps(times, "datetime", zone, form, tuple(notes))
 
 
 def _fixed(cells: Cells) -> tuple[Ticks, str, str] | None:
@@ -191,7 +202,7 @@ def _fitting_forms(dates: Sequence[str]) -> list[tuple[str, Ticks]]:
     """The forms in which all of these texts are dates, and the dates."""
     fitting = []
     for form in FORMS:
-        if pd.isna(pd.to_datetime(dates[0], format=form, errors="coerce")):
+        if not _is_date(dates[0], form):
             continue
         read = pd.DatetimeIndex(pd.to_datetime(list(dates), format=form, errors="coerce"))
         if not read.isna().any():
@@ -377,10 +388,9 @@ def parse_typed(cells: Cells, dtype: str, zone: str, source: Source) -> Stamps:
     index = pd.DatetimeIndex(cells)
     ticks = index.round("us").as_unit("us").asi8
     exact = np.array_equal(pd.DatetimeIndex(ticks.view("datetime64[us]")), index)
-    notes = () if exact else (f"column {source.name!r}: times are kept to a microsecond",)
     if not zone and source.zone is not None:
         ticks, zone = _localised(ticks, source, np.arange(len(ticks))), source.zone
-    return Stamps(ticks / SECOND, "datetime", zone, dtype, notes)
+    return _datetimes(ticks, zone, dtype, source, exact)
 
 
 def parse_numbers(values: Array, dtype: str, source: Source) -> Stamps:
@@ -465,8 +475,9 @@ def format_times(clock: Clock, times: Array) -> list[str]:
 
 
 def to_ticks(times: Array) -> Ticks:
-    """Return the nearest whole microseconds."""
-    return np.rint(np.asarray(times, dtype=np.float64) * SECOND).astype(np.int64)
+    """Return the nearest whole microseconds; those that were read, from 1698 to 2242."""
+    whole = np.floor(times)
+    return whole.astype(np.int64) * SECOND + np.rint((times - whole) * SECOND).astype(np.int64)
 
 
 def local_times(clock: Clock, times: Array) -> pd.DatetimeIndex:
@@ -625,4 +636,4 @@ def _calendar_step(naive: pd.DatetimeIndex, zoned: bool) -> Any | None:
 
 
 def _weekend(naive: pd.DatetimeIndex) -> Mask:
-    return np.asarray(naive.dayofweek >= 5)
+    return np.asarray(naive.day_of_week >= 5)
