@@ -78,7 +78,7 @@ def _drawn(opened: Trained, count: int, rows: int) -> np.ndarray:
         for part in chunks(np.arange(count), rows * channels * 16):
             times = torch.arange(rows, dtype=torch.float32).expand(len(part), rows)
             try:
-                parts.append(model.generate(times.to(opened.device)).cpu().double().numpy())
+                parts.append(model.draw_windows(times.to(opened.device)).cpu().double().numpy())
             except NotImplementedError as error:
                 kind = opened.config.model.kind
                 raise UserError(f"generate: model.kind {kind!r}: {error}") from error

@@ -70,14 +70,14 @@ class SeriesModel(nn.Module, abc.ABC):
     def finish(self, batches: Iterable[Windows]) -> None:  # noqa: B027
         """Fit what is fitted once training has ended, on the train windows."""
 
-    def predict(
-        self, batch: Windows, samples: int
-    ) -> Float[Tensor, "samples batch time channel"]:
+    def predict(self, batch: Windows, samples: int) -> Float[Tensor, "samples batch time channel"]:
         """Draw every value given those seen, noise of the likelihood included; seen ones stay."""
         drawn = self.predictive(batch, samples).sample()
         return torch.where(batch.seen, batch.values, drawn)
 
-    def generate(self, times: Float[Tensor, "count time"]) -> Float[Tensor, "count time channel"]:
+    def draw_windows(
+        self, times: Float[Tensor, "count time"]
+    ) -> Float[Tensor, "count time channel"]:
         """Draw windows, noise of the likelihood included."""
         return self.generative(times).sample()
 

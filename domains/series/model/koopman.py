@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -135,10 +134,12 @@ class KoopmanVAE(SeriesModel):
 
     def generative(self, times: Float[Tensor, "count time"]) -> Distribution:
         """Return the distribution of each value of new windows, one draw a window."""
-        innovations = self.draw_innovations(*times.shape)
-        return one_draw(factors(self.decode(innovations[None], times), 2))
+        states = self.states(self.draw_innovations(*times.shape), times)
+        return factors(self.likelihood(self.decoder(states)), 2)
 
-    def generate(self, times: Float[Tensor, "count time"]) -> Float[Tensor, "count time channel"]:
+    def draw_windows(
+        self, times: Float[Tensor, "count time"]
+    ) -> Float[Tensor, "count time channel"]:
         """Draw windows, noise of the likelihood included, which hangs together as residuals do."""
         drawn = self.generative(times)
         if not bool(self.residuals.fitted) or times.shape[1] != self.residuals.shape[0]:
@@ -198,12 +199,6 @@ class KoopmanVAE(SeriesModel):
     def device(self) -> torch.device:
         """Where its parameters are."""
         return next(self.parameters()).device
-
-
-def one_draw(distribution: Any) -> Distribution:
-    """Return the distribution of each element of the only draw, without the dimension of draws."""
-    shape = distribution.batch_shape
-    return distribution.mapped(lambda each: each.expand(shape)[0] if each.dim() else each, 0)
 
 
 def _regular(times: Float[Tensor, "batch time"]) -> bool:

@@ -142,7 +142,9 @@ class PaperKoopmanVAE(SeriesModel):
         hidden = recur(self.decoder, paths, torch.ones_like(times, dtype=torch.bool))
         return self.likelihood(hidden)
 
-    def generate(self, times: Float[Tensor, "count time"]) -> Float[Tensor, "count time channel"]:
+    def draw_windows(
+        self, times: Float[Tensor, "count time"]
+    ) -> Float[Tensor, "count time channel"]:
         """Draw windows: means of the decoder, as published, unless ``noise`` is set."""
         likelihood = self.generative(times)
         return likelihood.sample() if self.noise else likelihood.mean

@@ -21,6 +21,7 @@ from domains.series.model.base import SeriesModel, Spectrum
 from domains.series.plots.drawing import Array, Mask, spread
 
 MOST_WINDOWS = 1000  # of each kind that are compared
+MOST_TEST = 300
 MOST_PREDICTED = 400
 MOST_CELLS = 250_000  # values that are predicted for calibration
 CELLS_AT_ONCE = 4_000_000  # draws of values held at once
@@ -34,7 +35,8 @@ class Likeness:
     Args:
         real: Of shape ``(window, time, channel)`` in original units, NaN where not known.
         generated: The same, NaN at the same places.
-        every: All real windows that the real ones were taken from.
+        every: All train windows, which the real ones are some of.
+        test: Some of the test part; None if they are train windows too.
         chosen: Which of them those are.
         dataset: Where they come from.
     """
@@ -42,6 +44,7 @@ class Likeness:
     real: Array
     generated: Array
     every: Array
+    test: Array | None
     chosen: NDArray[np.int64]
     dataset: Dataset
 
@@ -61,7 +64,7 @@ class Predicted:
 
     Args:
         batch: The windows, on the CPU.
-        median: Of the predictive distribution, ``(window, time, channel)``.
+        median: Over the draws of what the likelihood expects, ``(window, time, channel)``.
         rank: Where in its draws the truth lies, in (0, 1): uniform for calibrated predictions.
     """
 
@@ -120,13 +123,22 @@ class Looked:
         with self.looking("generated"):
             try:
                 drawn = [
-                    self.model.generate(part.to(self.device)).cpu() for part in times.split(500)
+                    self.model.draw_windows(part.to(self.device)).cpu()
+                    for part in times.split(500)
                 ]
             except NotImplementedError:
                 return None
         real = original(self.dataset, every.values, every.known)
         generated = original(self.dataset, torch.cat(drawn), every.known[torch.from_numpy(chosen)])
-        return Likeness(real[chosen], generated, real, chosen, self.dataset)
+        return Likeness(real[chosen], generated, real, self._test, chosen, self.dataset)
+
+    @property
+    def _test(self) -> Array | None:
+        if self.config.data.split == "windows":
+            return None
+        windows = self.windows("test")
+        some = pick(windows, spread(len(windows), MOST_TEST))
+        return original(self.dataset, some.values, some.known)
 
     @cached_property
     def hidden(self) -> Windows:
@@ -148,8 +160,10 @@ class Looked:
         medians, ranks = [], []
         with self.looking("predicted"):
             for part in pieces(batch, size, self.device):
-                draws = self.model.predict(part, DRAWS)
-                medians.append(draws.quantile(0.5, dim=0).double().cpu().numpy())
+                distribution = self.model.predictive(part, DRAWS)
+                draws, expected = distribution.sample(), distribution.mean
+                centre = torch.where(torch.isfinite(expected), expected, draws).median(0).values
+                medians.append(centre.double().cpu().numpy())
                 ranks.append(probability_integral(draws, part.values).cpu().numpy())
         return Predicted(batch, np.concatenate(medians), np.concatenate(ranks))
 

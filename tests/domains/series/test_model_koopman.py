@@ -147,7 +147,7 @@ def test_what_is_fitted_after_training_is_saved_with_the_weights_and_repeatable(
     for each in (model, again, fresh):
         torch.manual_seed(5)
         with torch.no_grad():
-            drawn.append(each.generate(times))
+            drawn.append(each.draw_windows(times))
     for other in drawn[1:]:
         torch.testing.assert_close(drawn[0], other, rtol=0, atol=0)
 
@@ -157,7 +157,7 @@ def test_generated_values_hang_together_as_residuals_do() -> None:
     values = torch.cat([shared, shared, torch.randn(3000, TIME, 1)], -1)
     model = finished(values)
     with torch.no_grad():
-        drawn = model.generate(torch.arange(TIME).float().expand(3000, -1))
+        drawn = model.draw_windows(torch.arange(TIME).float().expand(3000, -1))
     correlation = np.corrcoef(drawn.flatten(0, 1).T.numpy())
     assert correlation[0, 1] > 0.95
     assert abs(correlation[0, 2]) < 0.05
@@ -291,6 +291,6 @@ def test_every_likelihood_trains_and_generates(likelihood: dict[str, Any], netwo
     model.eval()
     with torch.no_grad():
         model.finish([batch])
-        drawn = model.generate(batch.times)
+        drawn = model.draw_windows(batch.times)
     assert drawn.shape == batch.values.shape
     assert bool(torch.isfinite(drawn).all())

@@ -215,7 +215,7 @@ def test_generated_windows_are_means_unless_noise_is_asked_for(tmp_path: Path) -
         config = settings(model={"noise": noise}, likelihood={"kind": "normal", "scale": 3.0})
         model, _, batch = prepared(config, tmp_path / str(noise))
         with looking_at(model, 0):
-            drawn[noise] = model.generate(batch.times)
+            drawn[noise] = model.draw_windows(batch.times)
     assert drawn[True].shape == drawn[False].shape == (8, 10, 5)
     assert (drawn[True] - drawn[False]).std() == pytest.approx(3.0, rel=0.15)
 
@@ -262,7 +262,7 @@ def test_training_makes_its_windows_as_smooth_as_the_sines_are(tmp_path: Path) -
     with looking_at(model, 0):
         after = elbo_of(model.evidence(batch)).value
         times = batch.times[:1].expand(500, -1)
-        generated = model.generate(times)
+        generated = model.draw_windows(times)
     real = batch.values
     assert after > before + 100
     # Steps of the sines are 0.08 of their spread; those of unrelated values 1.4 times it.

@@ -258,7 +258,7 @@ def test_generated_windows_have_the_moments_of_the_dense_normal(irregular: bool)
     model = linear_system(stationary=True)
     times = data(irregular=irregular).times[:1]
     torch.manual_seed(0)
-    drawn = model.generate(times.expand(40_000, -1)).flatten(1)
+    drawn = model.draw_windows(times.expand(40_000, -1)).flatten(1)
     truth = dense_marginal(model, windows(torch.zeros(1, TIME, CHANNELS).double(), times=times), 0)
     spread = truth.stddev
     assert ((drawn.mean(0) - truth.mean) / spread).abs().max() < 0.03

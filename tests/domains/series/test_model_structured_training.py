@@ -237,7 +237,7 @@ def check_distributions(model: SeriesModel, batch: Windows) -> None:
     assert predicted.shape == (3, *batch.values.shape)
     assert torch.isfinite(predicted).all()
     assert torch.isfinite(model.surprise(batch, 3)).all()
-    assert model.generate(batch.times).shape == batch.values.shape
+    assert model.draw_windows(batch.times).shape == batch.values.shape
 
 
 @pytest.mark.parametrize(("network", "task"), [("linear", "impute"), ("mlp", "generate")])
