@@ -18,7 +18,7 @@ from domains.series.data.build import build as build_dataset
 from domains.series.data.oscillator import OSCILLATOR, Modes, oscillator
 from domains.series.model.base import SeriesModel
 from domains.series.model.identification import identify
-from domains.series.model.scores import row_scores
+from domains.series.model.scores import row_scores, stretch_scores
 from domains.series.model.structured import StructuredKoopmanVAE, build
 
 EXACT = {
@@ -254,6 +254,23 @@ def test_a_blow_is_the_most_surprising_row(network: str, task: str) -> None:
     assert np.isfinite(np.delete(found, 5)).all()
     assert np.nanargmax(found) == 37
     assert found[37] > row_scores(model, dataset, calm)[0].max()
+
+
+@pytest.mark.parametrize("fault", ["noisy", "stuck"])
+def test_a_stretch_is_untypical_where_a_sensor_fails(fault: str) -> None:
+    config = settings(**EXACT, data={"window": 60})
+    dataset = dataset_of(config, oscillator(100, 60, channels=3, seed=5))
+    model = build(config, dataset).eval()
+    panel = oscillator(1, 60, 3, seed=5, noise=0.1)
+    values = panel.series[0].values
+    if fault == "noisy":
+        values[25:41, 1] += 0.25 * np.random.default_rng(0).standard_normal(16)
+    else:  # what was expected, and no noise of the sensor
+        values[25:41, 1] = oscillator(1, 60, 3, seed=5, noise=0.0).series[0].values[25:41, 1]
+    found = stretch_scores(model, dataset, panel, 16)[0]
+    calm = stretch_scores(model, dataset, oscillator(1, 60, 3, seed=5), 16)[0]
+    assert 28 <= np.argmax(found) <= 38
+    assert found.max() > calm[20:46].max()
 
 
 @torch.no_grad()
