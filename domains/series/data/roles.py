@@ -83,7 +83,7 @@ def find_roles(table: Table, options: Data) -> Roles:
             f"column {name!r} does not go on from row to row, so it is no time: rows are counted; "
             "set data.time to say otherwise"
             for name in table.columns
-            if normalised(name) in TIMES | {"t"} and name not in (options.values or ())
+            if (normalised(name) in TIMES or name == "t") and name not in (options.values or ())
         ]
     label = _label(table, options, {identifier, *time})
     values, left_out = _values(table, options, {identifier, label, *time})
@@ -97,7 +97,7 @@ def normalised(name: str) -> str:
         >>> normalised("Unique_ID"), normalised("time (UTC)")
         ('uniqueid', 'time')
     """
-    return re.sub(r"[^a-z]", "", re.sub(r"[(\[].*", "", name.lower()))
+    return re.sub(r"[^a-z0-9]", "", re.sub(r"[(\[].*", "", name.lower()))
 
 
 # Identifier
@@ -231,7 +231,7 @@ def _date_like(table: Table, free: Sequence[str]) -> tuple[str, ...]:
 def _counter(table: Table, free: Sequence[str], identifier: str) -> tuple[str, ...]:
     """A column so called whose numbers never go back in any series, nor always stay."""
     for name in free:
-        if normalised(name) not in COUNTERS:
+        if normalised(name) not in COUNTERS or name == "T":  # which is a temperature
             continue
         numbers = table.numbers(name)
         if numbers.bad.any() or not np.isfinite(numbers.values).all():

@@ -116,12 +116,12 @@ def looks_like_times(cells: Cells, compact: bool = False) -> bool:
     if not known:
         return False
     dates = [match["date"] for match in (_match(cell, compact) for cell in known) if match]
-    fits = max(sum(_is_date(date, form) for date in dates) for form in FORMS)
+    fits = max(_count_dates(dates, form) for form in FORMS) if dates else 0
     return fits > 0 and 2 * fits >= len(known)  # a few may be wrong, which is said later
 
 
-def _is_date(text: str, form: str) -> bool:
-    return not pd.isna(pd.to_datetime(text, format=form, errors="coerce"))
+def _count_dates(texts: Sequence[str], form: str) -> int:
+    return int(pd.to_datetime(list(texts), format=form, errors="coerce").notna().sum())
 
 
 def _match(text: str, compact: bool) -> re.Match[str] | None:
@@ -202,7 +202,7 @@ def _fitting_forms(dates: Sequence[str]) -> list[tuple[str, Ticks]]:
     """The forms in which all of these texts are dates, and the dates."""
     fitting = []
     for form in FORMS:
-        if not _is_date(dates[0], form):
+        if not _count_dates(dates[:1], form):
             continue
         read = pd.DatetimeIndex(pd.to_datetime(list(dates), format=form, errors="coerce"))
         if not read.isna().any():
@@ -281,7 +281,7 @@ def checked_zone(zone: str) -> str:
         UserError: If there is none of that name.
     """
     try:
-        _tzinfo(zone)
+        time_zone(zone)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
         hint = did_you_mean(zone, zoneinfo.available_timezones())
         raise UserError(
@@ -291,7 +291,13 @@ def checked_zone(zone: str) -> str:
     return zone
 
 
-def _tzinfo(zone: str) -> datetime.tzinfo:
+def time_zone(zone: str) -> datetime.tzinfo:
+    """Return the time zone of a clock: a name such as Europe/Berlin, or an offset.
+
+    Example:
+        >>> time_zone("+05:30").utcoffset(None)
+        datetime.timedelta(seconds=19800)
+    """
     match = re.fullmatch(r"([+-])(\d{2}):?(\d{2})", zone)
     if match is None:
         return zoneinfo.ZoneInfo(zone)
@@ -356,7 +362,7 @@ def _localised(local: Ticks, source: Source, rows: NDArray[np.int64]) -> Ticks:
     """Times in UTC of times that are local to the zone that is set, if one is."""
     if source.zone is None:
         return local
-    zone = _tzinfo(checked_zone(source.zone))
+    zone = time_zone(checked_zone(source.zone))
     naive = pd.DatetimeIndex(local.view("datetime64[us]"))
     try:
         aware = naive.tz_localize(zone, ambiguous="infer", nonexistent="NaT")
@@ -487,7 +493,7 @@ def local_times(clock: Clock, times: Array) -> pd.DatetimeIndex:
 
 def _local(ticks: Ticks, zone: str) -> pd.DatetimeIndex:
     index = pd.DatetimeIndex(ticks.view("datetime64[us]"))
-    return index.tz_localize("UTC").tz_convert(_tzinfo(zone)) if zone else index
+    return index.tz_localize("UTC").tz_convert(time_zone(zone)) if zone else index
 
 
 def _checked_form(form: str, ticks: Ticks, zone: str, cells: Cells) -> str:
@@ -608,7 +614,7 @@ def following(clock: Clock, times: Array, count: int) -> Array:
             steps = pd.DatetimeIndex([naive[-1] + offset * (k + 1) for k in range(count)])
             if clock.zone:
                 steps = steps.tz_localize(
-                    _tzinfo(clock.zone),
+                    time_zone(clock.zone),
                     ambiguous=np.zeros(count, bool),
                     nonexistent="shift_forward",
                 ).tz_convert("UTC")

@@ -80,6 +80,14 @@ def test_an_id_that_only_counts_the_rows_is_no_channel(read: Read) -> None:
     assert any("numbers of the rows" in note for note in panel.notes)
 
 
+def test_a_column_called_a_time_that_is_none_is_noted(read: Read) -> None:
+    panel = read("t,T1,T\n5,1,2\n3,2,3\n4,4,3\n")
+    assert panel.clock.kind == "index"
+    assert panel.channels == ("t", "T1", "T")
+    assert len(panel.notes) == 1
+    assert panel.notes[0].startswith("column 't' does not go on from row to row")
+
+
 def test_without_times_the_row_is_the_time(read: Read) -> None:
     panel = read("Open,Close\n1,2\n3,5\n")
     assert panel.clock.kind == "index"
