@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -330,6 +331,16 @@ def test_netcdf_on_a_grid_is_a_series_for_each_point(tmp_path: Path) -> None:
     assert panel.series[4].name == "lat=2, lon=6.5"
     np.testing.assert_array_equal(panel.series[4].values[:, 0], values[:, 1, 1])
     assert panel.dtypes == ("float32",)
+
+
+def test_a_missing_library_of_netcdf_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.nc"
+    path.write_bytes(b"CDF\x01")
+    monkeypatch.setitem(sys.modules, "xarray", None)
+    with pytest.raises(UserError, match=r"a.nc: NetCDF needs xarray; install it: pip install"):
+        read_panel(path, Data())
 
 
 # Bad input, one line each
