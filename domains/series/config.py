@@ -48,10 +48,12 @@ class Data(Section):
             (Ornstein–Uhlenbeck), ``random-sines``; and whole lives of devices, of which some fail
             early: ``laser-ageing``.
         path: The file to read: CSV (.gz too), parquet, .ts, .npz or NetCDF.
-        time: Its time column; null finds it, ``""`` says that there is none.
+        time: Its time column, or those that make up one time (``year+month``); null finds it,
+            ``""`` says that there is none.
         identifier: Its column of series' names; null finds it, ``""`` says that there is none.
         values: Its value columns; null takes every other numeric one.
-        label: Its column of anomaly labels (0 or 1), which no model sees.
+        label: Its column of anomaly labels (0 or 1), which no model sees; null finds one that is
+            called so, ``""`` says that there is none.
         na_values: Numbers that stand for missing, such as -200.
         merge: What to do with rows of the same time; null refuses them.
         zone: Time zone of times that do not say theirs, or to which mixed ones are brought.
@@ -190,6 +192,11 @@ class KoopmanVAE(Section):
     layers: PositiveInt = 3
     features: PositiveInt = Field(
         default=16, description="numbers of a step that the likelihood reads"
+    )
+    level: bool = Field(
+        default=True,
+        description="to impute and forecast: whether levels count; if not, a channel that is seen "
+        "shifted is predicted shifted",
     )
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Laplace, StudentT
 from torch.nn import functional
 
 from core.runtime import methods
@@ -27,13 +29,14 @@ from domains.series.model.koopman import dynamics, network
 from domains.series.model.latents import evidence_of
 
 OWN = 4  # cues of a channel that are no alternatives to its interpolant
+REACH = 3.0  # how much faster values seen in other channels are learned to count than the rest
 
 
 class Cues(nn.Module):
-    """What each channel tells of itself at each row, from the values that are seen.
+    r"""What each channel tells of itself at each row, from the values that are seen.
 
     The interpolant; how far from it are its alternatives (the last value seen, the next, and one
-    season ago); how near the last and the next are, :math:`1 / (1 + \\Delta t)`; the value itself
+    season ago); how near the last and the next are, :math:`1 / (1 + \Delta t)`; the value itself
     where it is seen, else 0.
 
     Args:
@@ -87,8 +90,7 @@ class Decoder(nn.Module):
     .. math:: \mu = \ell + \sum_k g_k (a_k - \ell) - g_0 \ell + r
 
     with :math:`\ell` the interpolant, :math:`a_k` its alternatives, 0 the mean of a scaled channel.
-    The gates :math:`g`, the residual :math:`r` and the logarithm of the spread are made for each
-    channel from its own cues, the context and the state. They are 0 at first, so that training
+    The gates :math:`g`, the residual :math:`r` and the log-spread are made for each channel from its own cues, the context and the state. They are 0 at first, so that training
     begins with interpolation.
 
     Args:
@@ -105,7 +107,7 @@ class Decoder(nn.Module):
         self.of_cues = PerChannel(channels, cues.count, width)
         self.of_context = nn.Linear(context, channels * width)
         self.of_state = nn.Linear(latent, channels * width, bias=False)
-        nn.init.zeros_(self.of_state.weight)
+        nn.init.normal_(self.of_state.weight, std=0.5 / latent**0.5)
         self.last = PerChannel(channels, width, cues.alternatives + 3)
         nn.init.zeros_(self.last.weight)
 
@@ -130,7 +132,7 @@ class Decoder(nn.Module):
         line, away = cues[:, :, 0], cues[:, :, 1 : 1 + self.alternatives]
         gates, to_mean, residual, spread = made.split([self.alternatives, 1, 1, 1], 2)
         loc = line + (gates * away).sum(2) - to_mean[:, :, 0] * line + residual[:, :, 0]
-        return torch.cat([loc, spread[:, :, 0], cues[:, :, -1]], -1)
+        return torch.cat([loc, spread[:, :, 0], REACH * cues[:, :, -1]], -1)
 
 
 class ConditionalKoopmanVAE(SeriesModel):
@@ -166,6 +168,7 @@ class ConditionalKoopmanVAE(SeriesModel):
         dynamics: From innovations to states.
         decoder: From states, context and cues to the likelihood's features.
         likelihood: From those to the distribution of each value.
+        level: Whether levels count; if not, a channel seen shifted is predicted shifted.
         estimator: How innovations are drawn in training.
     """
 
@@ -178,15 +181,18 @@ class ConditionalKoopmanVAE(SeriesModel):
         dynamics: LinearDynamics,
         decoder: Decoder,
         likelihood: nn.Module,
+        level: bool = True,
         estimator: Estimator = REPARAMETERISED,
     ) -> None:
         super().__init__()
+        self.level = level
         self.cues, self.context, self.prior, self.recognition = cues, context, prior, recognition
         self.dynamics, self.decoder, self.likelihood = dynamics, decoder, likelihood
         self.estimator = estimator
 
     def evidence(self, batch: Windows, samples: int = 1) -> Evidence:
         """What the model says of the targets of a batch, from ``samples`` posterior draws."""
+        batch, _ = self.centred(batch)
         cues, context = self.read(batch)
         prior = self.foreseen(context)
         posterior = self.recognised(batch, cues, context, prior)
@@ -195,9 +201,21 @@ class ConditionalKoopmanVAE(SeriesModel):
 
     def predictive(self, batch: Windows, samples: int) -> Distribution:
         """Return what it holds likely of every value given those seen, one part for each draw."""
+        batch, centre = self.centred(batch)
         cues, context = self.read(batch)
         drawn = self.foreseen(context).sample(torch.Size((samples,)))
-        return factors(self._decode(drawn, batch, cues, context), 2)
+        return shifted(factors(self._decode(drawn, batch, cues, context), 2), centre)
+
+    def centred(self, batch: Windows) -> tuple[Windows, Float[Tensor, "batch one channel"]]:
+        """Return the windows less the mean of what is seen of each channel, and that mean.
+
+        Both as they are, and 0, where levels count.
+        """
+        seen = torch.where(batch.seen, batch.values, 0).sum(1, keepdim=True)
+        if self.level:
+            return batch, torch.zeros_like(seen)
+        centre = seen / batch.seen.sum(1, keepdim=True).clamp(min=1)
+        return replace(batch, values=batch.values - centre), centre
 
     def read(self, batch: Windows) -> tuple[Tensor, Tensor]:
         """Return the cues ``(batch, time, cue, channel)`` and the context of what is seen."""
@@ -237,7 +255,7 @@ class ConditionalKoopmanVAE(SeriesModel):
         """Return the modes; energy is the variance of a mode's states under the posterior."""
         width = 1 if self.dynamics.spectrum == "real" else 2
         squares = torch.zeros(self.dynamics.modes)
-        for batch in batches:
+        for batch in (self.centred(each)[0] for each in batches):
             cues, context = self.read(batch)
             posterior = self.recognised(batch, cues, context, self.foreseen(context))
             states = self.states(posterior.sample(), batch) * batch.present.unsqueeze(-1)
@@ -287,8 +305,35 @@ def build(config: Config, dataset: Dataset) -> ConditionalKoopmanVAE:
         dynamics(section),
         Decoder(channels, cues, hidden, latent, section.features),
         likelihood,
+        section.level,
         methods.build_estimator(config.estimator),
     )
+
+
+@functools.singledispatch
+def shifted(distribution: Distribution, by: Tensor) -> Distribution:
+    """Return the distribution of a value plus a constant.
+
+    Raises:
+        NotImplementedError: If it has no location that is known.
+    """
+    raise NotImplementedError(f"{type(distribution).__name__} cannot be shifted")
+
+
+@shifted.register
+def _(distribution: DiagonalNormal, by: Tensor) -> Distribution:
+    return DiagonalNormal(distribution.loc + by, distribution.scale, distribution.event_dims)
+
+
+@shifted.register
+def _(distribution: Laplace, by: Tensor) -> Distribution:
+    return Laplace(distribution.loc + by, distribution.scale, validate_args=False)
+
+
+@shifted.register
+def _(distribution: StudentT, by: Tensor) -> Distribution:
+    loc = distribution.loc + by
+    return StudentT(distribution.df, loc, distribution.scale, validate_args=False)
 
 
 def _last_layer(module: nn.Module) -> nn.Linear:

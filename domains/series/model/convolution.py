@@ -52,7 +52,7 @@ class ResidualConvolution(nn.Module):
         rows: Float[Tensor, "batch time feature"],
         present: Bool[Tensor, "batch time"] | None = None,
     ) -> Float[Tensor, "batch time feature"]:
-        """Return the rows and what is added to them; padding looks like what is beyond the ends."""
+        """Return the rows and what is added; padding looks like what is beyond the ends."""
         normal = self.normalise(rows)
         if present is not None:
             normal = normal * present.unsqueeze(-1)
@@ -60,7 +60,7 @@ class ResidualConvolution(nn.Module):
 
 
 class Convolutions(nn.Module):
-    """Residual convolutions with dilations 1, 2, 4, …: row :math:`t` sees :math:`2^L - 1` around it.
+    r"""Residual convolutions with dilations 1, 2, 4, …: a row sees :math:`2^L - 1` around it.
 
     References:
         Bai et al., "An Empirical Evaluation of Generic Convolutional and Recurrent Networks for
