@@ -193,10 +193,10 @@ class KoopmanVAE(Section):
     features: PositiveInt = Field(
         default=16, description="numbers of a step that the likelihood reads"
     )
-    level: bool = Field(
-        default=True,
-        description="to impute and forecast: whether levels count; if not, a channel that is seen "
-        "shifted is predicted shifted",
+    relative: Literal["none", "level", "scale"] = Field(
+        default="level",
+        description="to impute and forecast: what of a channel's values seen in a window does not "
+        "count, so that what is seen shifted (and scaled) is predicted so",
     )
 
 
@@ -354,7 +354,7 @@ def _refused(config: Config) -> str | None:
             f"likelihood.kind {config.likelihood.kind!r}: values of series are real numbers; use "
             f"one of {', '.join(REAL)}"
         )
-    return _refused_paper(config) or _refused_dynamics(config)
+    return _refused_paper(config) or _refused_dynamics(config) or _refused_conditional(config)
 
 
 def _refused_paper(config: Config) -> str | None:
@@ -391,6 +391,30 @@ def _refused_dynamics(config: Config) -> str | None:
         return (
             f"posterior.kind {config.posterior.kind!r} with prior.kind 'linear-dynamics': use one "
             f"of {', '.join(STRUCTURED)}"
+        )
+    return None
+
+
+def _refused_conditional(config: Config) -> str | None:
+    """Why values given others cannot be predicted so, or None where they can."""
+    of_task = config.task.kind != "generate" and config.prior.kind != "linear-dynamics"
+    if config.model.kind != "koopman-vae" or not of_task:
+        return None
+    task = f"task.kind {config.task.kind!r}"
+    if config.prior.kind != "standard-normal":
+        return (
+            f"prior.kind {config.prior.kind!r} and {task}: the prior is a Normal made from what "
+            "is seen; leave prior out, or use 'linear-dynamics'"
+        )
+    if config.posterior.kind != "diagonal-normal":
+        return (
+            f"posterior.kind {config.posterior.kind!r} and {task}: the posterior is made relative "
+            "to the prior given what is seen; use 'diagonal-normal'"
+        )
+    if config.model.relative == "scale" and config.likelihood.kind == "sigma-vae":
+        return (
+            "model.relative 'scale' and likelihood.kind 'sigma-vae': its scale is one for all "
+            "windows; use 'laplace' with learned: predicted, or relative 'level'"
         )
     return None
 

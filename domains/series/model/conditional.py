@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributions import Distribution, Laplace, StudentT
+from torch.distributions import Distribution
 from torch.nn import functional
 
 from core.runtime import methods
@@ -24,6 +22,7 @@ from domains.series.config import KoopmanVAE as KoopmanVAESection
 from domains.series.data import Dataset, Windows
 from domains.series.model.base import SeriesModel, Spectrum
 from domains.series.model.convolution import Convolutions, zeroed
+from domains.series.model.frame import FRAMES, Frame
 from domains.series.model.interpolation import neighbours
 from domains.series.model.koopman import dynamics, network
 from domains.series.model.latents import evidence_of
@@ -89,9 +88,10 @@ class Decoder(nn.Module):
 
     .. math:: \mu = \ell + \sum_k g_k (a_k - \ell) - g_0 \ell + r
 
-    with :math:`\ell` the interpolant, :math:`a_k` its alternatives, 0 the mean of a scaled channel.
-    The gates :math:`g`, the residual :math:`r` and the log-spread are made for each channel from its own cues, the context and the state. They are 0 at first, so that training
-    begins with interpolation.
+    with :math:`\ell` the interpolant, :math:`a_k` its alternatives and 0 the channel's mean.
+    The gates :math:`g`, the residual :math:`r` and the log-spread are made for each channel from
+    its own cues, the context and the state. They are 0 at first, so that training begins with
+    interpolation.
 
     Args:
         channels: Of the series.
@@ -168,7 +168,7 @@ class ConditionalKoopmanVAE(SeriesModel):
         dynamics: From innovations to states.
         decoder: From states, context and cues to the likelihood's features.
         likelihood: From those to the distribution of each value.
-        level: Whether levels count; if not, a channel seen shifted is predicted shifted.
+        frame: In what units of its own a window is seen and predicted.
         estimator: How innovations are drawn in training.
     """
 
@@ -181,41 +181,32 @@ class ConditionalKoopmanVAE(SeriesModel):
         dynamics: LinearDynamics,
         decoder: Decoder,
         likelihood: nn.Module,
-        level: bool = True,
+        frame: Callable[[Windows], Frame],
         estimator: Estimator = REPARAMETERISED,
     ) -> None:
         super().__init__()
-        self.level = level
         self.cues, self.context, self.prior, self.recognition = cues, context, prior, recognition
         self.dynamics, self.decoder, self.likelihood = dynamics, decoder, likelihood
-        self.estimator = estimator
+        self.frame, self.estimator = frame, estimator
 
     def evidence(self, batch: Windows, samples: int = 1) -> Evidence:
         """What the model says of the targets of a batch, from ``samples`` posterior draws."""
-        batch, _ = self.centred(batch)
-        cues, context = self.read(batch)
+        frame = self.frame(batch)
+        inside = frame.enter(batch)
+        cues, context = self.read(inside)
         prior = self.foreseen(context)
-        posterior = self.recognised(batch, cues, context, prior)
+        posterior = self.recognised(inside, cues, context, prior)
         latent = Latent.draw("w", posterior, prior, samples, self.estimator)
-        return evidence_of(batch, self._decode(latent.value, batch, cues, context), latent)
+        likelihood = self._decode(latent.value, inside, cues, context)
+        return evidence_of(batch, frame.leave(likelihood), latent)
 
     def predictive(self, batch: Windows, samples: int) -> Distribution:
         """Return what it holds likely of every value given those seen, one part for each draw."""
-        batch, centre = self.centred(batch)
-        cues, context = self.read(batch)
+        frame = self.frame(batch)
+        inside = frame.enter(batch)
+        cues, context = self.read(inside)
         drawn = self.foreseen(context).sample(torch.Size((samples,)))
-        return shifted(factors(self._decode(drawn, batch, cues, context), 2), centre)
-
-    def centred(self, batch: Windows) -> tuple[Windows, Float[Tensor, "batch one channel"]]:
-        """Return the windows less the mean of what is seen of each channel, and that mean.
-
-        Both as they are, and 0, where levels count.
-        """
-        seen = torch.where(batch.seen, batch.values, 0).sum(1, keepdim=True)
-        if self.level:
-            return batch, torch.zeros_like(seen)
-        centre = seen / batch.seen.sum(1, keepdim=True).clamp(min=1)
-        return replace(batch, values=batch.values - centre), centre
+        return factors(frame.leave(self._decode(drawn, inside, cues, context)), 2)
 
     def read(self, batch: Windows) -> tuple[Tensor, Tensor]:
         """Return the cues ``(batch, time, cue, channel)`` and the context of what is seen."""
@@ -255,7 +246,7 @@ class ConditionalKoopmanVAE(SeriesModel):
         """Return the modes; energy is the variance of a mode's states under the posterior."""
         width = 1 if self.dynamics.spectrum == "real" else 2
         squares = torch.zeros(self.dynamics.modes)
-        for batch in (self.centred(each)[0] for each in batches):
+        for batch in (self.frame(each).enter(each) for each in batches):
             cues, context = self.read(batch)
             posterior = self.recognised(batch, cues, context, self.foreseen(context))
             states = self.states(posterior.sample(), batch) * batch.present.unsqueeze(-1)
@@ -305,35 +296,9 @@ def build(config: Config, dataset: Dataset) -> ConditionalKoopmanVAE:
         dynamics(section),
         Decoder(channels, cues, hidden, latent, section.features),
         likelihood,
-        section.level,
+        FRAMES[section.relative],
         methods.build_estimator(config.estimator),
     )
-
-
-@functools.singledispatch
-def shifted(distribution: Distribution, by: Tensor) -> Distribution:
-    """Return the distribution of a value plus a constant.
-
-    Raises:
-        NotImplementedError: If it has no location that is known.
-    """
-    raise NotImplementedError(f"{type(distribution).__name__} cannot be shifted")
-
-
-@shifted.register
-def _(distribution: DiagonalNormal, by: Tensor) -> Distribution:
-    return DiagonalNormal(distribution.loc + by, distribution.scale, distribution.event_dims)
-
-
-@shifted.register
-def _(distribution: Laplace, by: Tensor) -> Distribution:
-    return Laplace(distribution.loc + by, distribution.scale, validate_args=False)
-
-
-@shifted.register
-def _(distribution: StudentT, by: Tensor) -> Distribution:
-    loc = distribution.loc + by
-    return StudentT(distribution.df, loc, distribution.scale, validate_args=False)
 
 
 def _last_layer(module: nn.Module) -> nn.Linear:
