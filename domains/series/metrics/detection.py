@@ -38,7 +38,7 @@ def detection_metrics(config: Config, dataset: Dataset, model: SeriesModel) -> d
     labels = [one.label for one in dataset.panel.series]
     if any(label is None for label in labels):
         return {}
-    scored = [_scores(config, dataset, model, place) for place in range(len(labels))]
+    scored = [scored_rows(config, dataset, model, place) for place in range(len(labels))]
     truth = [np.asarray(label) for label in labels]
     return _precision(truth, scored) | _hits(truth, scored)
 
@@ -98,8 +98,18 @@ def _near(labels: Labels) -> NDArray[np.bool_]:
     return full[SLACK : SLACK + len(labels)] > 0.5
 
 
-def _scores(config: Config, dataset: Dataset, model: SeriesModel, place: int) -> Scores:
-    """Score the test rows of a series: by the model, and by each channel's Normal."""
+def scored_rows(config: Config, dataset: Dataset, model: SeriesModel, place: int) -> Scores:
+    """Score the test rows of a series: by the model, and by each channel's Normal.
+
+    Args:
+        config: The settings.
+        dataset: The prepared series.
+        model: A trained model.
+        place: Which series.
+
+    Returns:
+        Nats per value of each row, NaN for one that is not judged.
+    """
     count, starts = len(dataset.panel.series[place].times), _thinned(config, dataset)
     chosen = starts[starts[:, 0] == place]
     if not len(chosen):

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from core.contract import Plot
 from core.runtime.figures import COLOURS, INK
 from core.runtime.wording import number
-from domains.series.data import Windows
-from domains.series.metrics.anomalies import (
-    SLACK,
-    average_precision,
-    hit,
-    judged_by_the_rest,
-    row_scores,
-)
+from domains.series.data import Series
+from domains.series.metrics.anomalies import SLACK, average_precision, hit
+from domains.series.metrics.detection import scored_rows
 from domains.series.plots.drawing import (
     MOST_POINTS,
     Array,
@@ -26,61 +20,35 @@ from domains.series.plots.drawing import (
     panels,
     time_axis,
 )
-from domains.series.plots.looked import CELLS_AT_ONCE, Looked, correlation, pick, pieces, varied
+from domains.series.plots.looked import Looked, correlation, varied
 
-DRAWS = 16
-MOST_CELLS = 2_000_000  # values that are judged
 SHOWN_CHANNELS = 2
 
 
 def draw_anomaly(looked: Looked) -> Plot | None:
     """Draw the most labelled series of the test part with its scores; None without labels."""
-    panel, windows = looked.dataset.panel, looked.windows("test")
-    labels = [one.label if one.label is not None else np.zeros(0) for one in panel.series]
-    rows = _rows(windows)
-    counts = [
-        int(label[rows[place]].sum()) if len(label) and place in rows else 0
-        for place, label in enumerate(labels)
-    ]
+    panel, windows = looked.dataset.panel, looked.dataset.windows["test"]
+    counts = [_labelled(one, windows[windows[:, 0] == place, 1], looked.dataset.window)
+              for place, one in enumerate(panel.series)]  # fmt: skip
     if not any(counts):
         return None
     place = int(np.argmax(counts))
-    score = scores(looked, windows, place)
+    score, _ = scored_rows(looked.config, looked.dataset, looked.model, place)
     shown = np.flatnonzero(~np.isnan(score))
-    if not len(shown):
+    label = np.asarray(panel.series[place].label)[shown] > 0
+    if not label.any():
         return None
-    label = np.asarray(labels[place])[shown] > 0
     return _drawn(looked, place, shown, score[shown], label)
 
 
-def scores(looked: Looked, windows: Windows, series: int) -> Array:
-    """Return the surprise of each row of a series in nats per value, NaN where none is judged.
-
-    Args:
-        looked: The run.
-        windows: Of the test part.
-        series: Which series.
-    """
-    batch = pick(windows, _few(windows.origin.numpy(), series, _stride(looked)))
-    most = max(1, MOST_CELLS // batch.values[0].numel())
-    batch = pick(batch, np.arange(min(len(batch), most)))
-    surprise, judged = np.zeros(batch.values.shape), np.zeros(batch.values.shape, dtype=bool)
-    size = max(1, CELLS_AT_ONCE // (DRAWS * batch.values[0].numel()))
-    horizon = getattr(looked.config.task, "horizon", 0)
-    done = 0
-    with looked.looking("surprise"):
-        for part in pieces(batch, size, looked.device):
-            place = slice(done, done + len(part))
-            for given, wanted in judged_by_the_rest(part, looked.config.task.kind, horizon):
-                nats = looked.model.surprise(given, DRAWS)
-                surprise[place] += torch.where(wanted, nats, 0).double().cpu().numpy()
-                judged[place] |= wanted.cpu().numpy()
-            done += len(part)
-    count = len(looked.dataset.panel.series[series].times)
-    inside = judged & batch.present.numpy()[..., None]
-    first = batch.origin[:, 1].numpy()
-    beyond = max(0, int(first.max(initial=0)) + batch.values.shape[1] - count)
-    return row_scores(surprise, inside, first, count + beyond)[:count]
+def _labelled(series: Series, starts: NDArray[np.int64], window: int) -> int:
+    """How many rows of the windows that start at some rows are labelled."""
+    if series.label is None:
+        return 0
+    covered = np.zeros(len(series.times) + window, dtype=np.int64)
+    np.add.at(covered, starts, 1)
+    np.add.at(covered, starts + window, -1)
+    return int(series.label[covered.cumsum()[: len(series.times)] > 0].sum())
 
 
 def _drawn(
@@ -143,28 +111,3 @@ def extremes(curve: Array) -> NDArray[np.int64]:
         if len(known):
             found += [known[curve[known].argmin()], known[curve[known].argmax()]]
     return np.unique(np.array(found, dtype=np.int64))
-
-
-def _rows(windows: Windows) -> dict[int, NDArray[np.int64]]:
-    """The rows of each series that windows hold."""
-    origin, length = windows.origin.numpy(), windows.present.sum(1).numpy()
-    found: dict[int, set[int]] = {}
-    for (series, first), rows in zip(origin.tolist(), length.tolist(), strict=True):
-        found.setdefault(series, set()).update(range(first, first + rows))
-    return {series: np.array(sorted(rows)) for series, rows in found.items()}
-
-
-def _few(origin: NDArray[np.int64], series: int, stride: int) -> NDArray[np.int64]:
-    """Windows of a series, no more than it takes to judge each row about twice."""
-    own = np.flatnonzero(origin[:, 0] == series)
-    own = own[np.argsort(origin[own, 1], kind="stable")]
-    kept = []
-    for place in own:
-        if not kept or origin[place, 1] >= origin[kept[-1], 1] + stride or place == own[-1]:
-            kept.append(place)
-    return np.array(kept, dtype=np.int64)
-
-
-def _stride(looked: Looked) -> int:
-    task = looked.config.task
-    return max(1, task.horizon if task.kind == "forecast" else looked.dataset.window // 2)

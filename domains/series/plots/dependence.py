@@ -54,9 +54,9 @@ def draw_autocorrelation(likeness: Likeness) -> Plot | None:
     figure_of(axes).legend(handles, labels, loc="outside upper left", ncols=2)
     return Plot(
         figure=figure_of(axes),
-        caption="Autocorrelation within windows, about the mean of all of them: of the values, "
-        "and of their absolute differences from row to row, which shows whether calm and wild "
-        "times come in clusters." + left_out(len(names) - len(channels)),
+        caption="Autocorrelation within train and generated windows, about the mean of all of "
+        "them: of the values, and of their absolute differences from row to row, which shows "
+        "whether calm and wild times come in clusters." + left_out(len(names) - len(channels)),
     )
 
 
@@ -74,7 +74,7 @@ def draw_cross_correlation(likeness: Likeness) -> Plot | None:
     figure = figure_of(axes)
     largest = max(float(np.abs(difference).max()), LEAST_SHOWN)
     for panel, matrix, title, limit in (
-        (axes[0, 0], real, "real", 1.0),
+        (axes[0, 0], real, "train", 1.0),
         (axes[0, 1], generated, "generated", 1.0),
         (axes[0, 2], difference, "difference", largest),
     ):
@@ -95,15 +95,15 @@ def draw_cross_correlation(likeness: Likeness) -> Plot | None:
     apart = f"{names[kept[i]]} and {names[kept[j]]}"
     return Plot(
         figure=figure,
-        caption="Correlation of channels at the same time over all windows. The largest "
-        f"difference is {number(float(f'{difference[i, j]:.2g}'))}, of {apart}"
+        caption="Correlation of channels at the same time over train and generated windows. The "
+        f"largest difference is {number(float(f'{difference[i, j]:.2g}'))}, of {apart}"
         + (f"; {len(kept)} of {len(names)} channels." if len(kept) < len(names) else "."),
     )
 
 
 def kinds_of(likeness: Likeness) -> Iterator[tuple[Array, str, dict[str, Any]]]:
     """Windows of both kinds with label and look: real ones broad, generated ones thin on top."""
-    yield likeness.real, "real", {"color": REAL, "linewidth": 2.6, "alpha": 0.7}
+    yield likeness.real, "train", {"color": REAL, "linewidth": 2.6, "alpha": 0.7}
     yield likeness.generated, "generated", {"color": GENERATED, "linewidth": 1.0}
 
 

@@ -155,9 +155,12 @@ def zone_of(clock: Clock) -> tzinfo:
     return ZoneInfo(clock.zone) if clock.zone not in ("", "UTC") else UTC
 
 
-def outlined(axes: Axes, counts: Array, edges: Array, colour: str, label: str) -> None:
-    """Draw a histogram as an outline over a pale ground."""
-    axes.stairs(counts, edges, color=colour, fill=True, alpha=0.22, linewidth=0)
+def outlined(
+    axes: Axes, counts: Array, edges: Array, colour: str, label: str, filled: bool = True
+) -> None:
+    """Draw a histogram as an outline, if ``filled`` over a pale ground."""
+    if filled:
+        axes.stairs(counts, edges, color=colour, fill=True, alpha=0.22, linewidth=0)
     axes.stairs(counts, edges, color=colour, label=label, linewidth=1.2)
 
 

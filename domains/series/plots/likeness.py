@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from core.contract import Plot
+from core.runtime.figures import COLOURS
 from core.runtime.order import derive
 from core.runtime.wording import number
 from domains.series.plots.drawing import (
@@ -27,6 +30,7 @@ SHOWN_WINDOWS = 6
 SHOWN_CHANNELS = 4
 SHOWN_DENSITIES = 6
 BINS = 32
+KINDS = {"train": REAL, "test": COLOURS[2], "generated": GENERATED}
 TAILS = (0.001, 0.999)
 HEAVY = 3.0  # excess kurtosis of a Laplace distribution
 PERPLEXITY = 40
@@ -48,7 +52,7 @@ def draw_windows(likeness: Likeness) -> Plot:
             for column in windows[:, kept, channel]:
                 panel.plot(rows[kept], column, color=colour, linewidth=1.0, alpha=0.75,
                            marker=_marker(column), markersize=1.5)  # fmt: skip
-        named(line[0], f"{names[channel]}, real")
+        named(line[0], f"{names[channel]}, train")
         named(line[1], "generated")
     for panel in axes[-1]:
         panel.set_xlabel("row", fontsize=8)
@@ -61,16 +65,23 @@ def draw_windows(likeness: Likeness) -> Plot:
 
 
 def draw_pca(likeness: Likeness) -> Plot:
-    """Draw real and generated windows on the principal axes of the real ones."""
-    real, generated = (likeness.vectors(each) for each in (likeness.real, likeness.generated))
-    flat, share = principal_plane(real, generated)
-    figure_axes = _clouds(flat[: len(real)], flat[len(real) :])
-    figure_axes.flat[0].set(xlabel="first principal axis", ylabel="second principal axis")
+    """Draw real and generated windows on the principal axes of those of the train part."""
+    kinds = {
+        name: (likeness.vectors(windows), colour) for name, windows, colour in _kinds(likeness)
+    }
+    real = likeness.vectors(likeness.real)
+    flat, share = principal_plane(real, np.concatenate([points for points, _ in kinds.values()]))
+    ends = np.cumsum([len(points) for points, _ in kinds.values()])[:-1]
+    parts = np.split(flat[len(real) :], ends)
+    clouds = {name: (part, kinds[name][1]) for name, part in zip(kinds, parts, strict=True)}
+    axes = _clouds(clouds)
+    axes.flat[0].set(xlabel="first principal axis", ylabel="second principal axis")
     return Plot(
-        figure=figure_of(figure_axes),
-        caption=f"Windows as points of {real.shape[1]:,} dimensions, on the principal axes of the "
-        f"real ones, which hold {100 * share:.0f} % of their variance. Where the clouds cover "
-        "each other, these two directions cannot tell them apart.",
+        figure=figure_of(axes),
+        caption=f"Windows as points of {real.shape[1]:,} dimensions, on the principal axes of "
+        f"those of the train part, which hold {100 * share:.0f} % of their variance. Where the "
+        "clouds cover each other, these two directions cannot tell them apart"
+        + ("; test windows lie elsewhere if the series has moved on." if "test" in kinds else "."),
     )
 
 
@@ -84,11 +95,12 @@ def draw_tsne(likeness: Likeness, seed: int) -> Plot | None:
     if len(both) < 4 * PERPLEXITY:
         return None
     flat = arranged(both, seed)
-    figure_axes = _clouds(flat[: len(real)], flat[len(real) :])
-    figure_axes.flat[0].set_axis_off()
+    clouds = {"train": (flat[: len(real)], REAL), "generated": (flat[len(real) :], GENERATED)}
+    axes = _clouds(clouds)
+    axes.flat[0].set_axis_off()
     return Plot(
-        figure=figure_of(figure_axes),
-        caption=f"{len(real)} real and {len(generated)} generated windows arranged by t-SNE "
+        figure=figure_of(axes),
+        caption=f"{len(real)} train and {len(generated)} generated windows arranged by t-SNE "
         f"(perplexity {PERPLEXITY}), which keeps neighbours together: regions of one colour are "
         "windows that the other kind does not have. Distances between groups mean nothing.",
     )
@@ -96,25 +108,18 @@ def draw_tsne(likeness: Likeness, seed: int) -> Plot | None:
 
 def draw_marginals(likeness: Likeness) -> Plot:
     """Draw the densities of the values of each channel."""
-    names = likeness.dataset.channels
-    pairs = [
-        (_known(likeness.real[..., place]), _known(likeness.generated[..., place]))
-        for place in range(len(names))
-    ]
-    gaps = np.array([_difference(real, generated) for real, generated in pairs])
-    channels = np.argsort(-gaps, kind="stable")[:SHOWN_DENSITIES]
-    if len(names) <= SHOWN_DENSITIES:
-        channels = np.arange(len(names))
+    names, kinds = likeness.dataset.channels, _kinds(likeness)
+    gaps = np.array([_difference(likeness, place) for place in range(len(names))])
+    channels = np.sort(np.argsort(-gaps, kind="stable")[:SHOWN_DENSITIES])
     columns = min(2, len(channels))
     axes = panels(-(-len(channels) // columns), columns)
     heavy = []
-    for panel, channel in zip(axes.flat, channels, strict=False):
-        real, generated = pairs[channel]
-        edges = _edges(real)
-        for values, colour, label in ((real, REAL, "real"), (generated, GENERATED, "generated")):
-            counts = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0]
-            outlined(panel, counts / max(len(values), 1), edges, colour, label)
-        if _excess_kurtosis(real) > HEAVY:
+    for panel, channel in zip(axes.flat, channels.tolist(), strict=False):
+        edges = _edges(likeness, channel)
+        for name, windows, colour in kinds:
+            shares = _histogram(windows[..., channel], edges)
+            outlined(panel, shares, edges, colour, name, filled=name != "test")
+        if _excess_kurtosis(_known(likeness.real[..., channel])) > HEAVY:
             heavy.append(names[channel])
             panel.set_yscale("log")
         else:
@@ -125,11 +130,12 @@ def draw_marginals(likeness: Likeness) -> Plot:
     _legend(axes)
     return Plot(
         figure=figure_of(axes),
-        caption="Share of the values in each of "
-        f"{BINS} classes, original units; the outer classes hold what lies beyond."
+        caption=f"Share of the values in each of {BINS} classes, original units; the outer "
+        "classes hold what lies beyond."
         + (f" Heavy tails on a log axis: {listed(heavy)}." if heavy else "")
         + (
-            f" Of {len(names)} channels the {len(channels)} that differ most."
+            f" Of {len(names)} channels the {len(channels)} whose train and generated values "
+            "differ most."
             if len(names) > len(channels)
             else ""
         ),
@@ -141,28 +147,40 @@ def draw_neighbours(likeness: Likeness) -> Plot:
     every = _in_ranges(likeness, likeness.every)
     taken = spread(len(likeness.real), MOST_MOVED)
     own = likeness.chosen[taken]
-    to_real = nearest(_in_ranges(likeness, likeness.generated[taken]), every)
-    among_real = nearest(every[own], every, leave=own)
+    found = {
+        "train": nearest(every[own], every, leave=own),
+        "generated": nearest(_in_ranges(likeness, likeness.generated[taken]), every),
+    }
+    if likeness.test is not None:
+        found["test"] = nearest(_in_ranges(likeness, likeness.test), every)
     axes = panels(1, 1, height=2.1)
     panel = axes.flat[0]
-    edges = np.linspace(0, np.quantile(np.concatenate([to_real, among_real]), 0.99), BINS + 1)
-    for values, colour, label in (
-        (among_real, REAL, "real to another real"),
-        (to_real, GENERATED, "generated to real"),
-    ):
-        counts = np.histogram(np.clip(values, 0, edges[-1]), edges)[0] / len(values)
-        outlined(panel, counts, edges, colour, label)
-        panel.axvline(np.median(values), color=colour, linewidth=1, linestyle=(0, (3, 2)))
-    panel.set(xlabel="distance to the nearest train window", ylabel="share of the windows")
+    top = max(float(np.quantile(found[name], 0.99)) for name in ("train", "generated"))
+    edges = np.linspace(0, top or 1.0, BINS + 1)
+    for name, values in found.items():
+        outlined(panel, _histogram(values, edges), edges, KINDS[name], name, filled=name != "test")
+        panel.axvline(min(float(np.median(values)), edges[-1]), color=KINDS[name], linewidth=1,
+                      linestyle=(0, (3, 2)))  # fmt: skip
+    panel.set(xlabel="distance to the nearest other train window", ylabel="share of the windows")
     _legend(axes)
-    medians = float(np.median(to_real)), float(np.median(among_real))
-    ratio = medians[0] / medians[1] if medians[1] > 0 else float("nan")
     return Plot(
         figure=figure_of(axes),
-        caption="Distance (root mean square, in ranges of the channels) of "
-        f"{len(taken)} windows to the nearest of {len(every):,} train windows, medians dashed: "
-        f"generated {number(medians[0])}, real to another real one {number(medians[1])}, ratio "
-        f"{number(ratio)}. A ratio far below 1 would mean that training data are copied.",
+        caption="Distance (root mean square, in ranges of the channels) of windows to the nearest "
+        f"of {len(every):,} train windows other than itself; medians dashed: {_medians(found)}. "
+        "Where generated windows are much nearer than other real ones, training data are copied.",
+    )
+
+
+def _medians(found: Mapping[str, Array]) -> str:
+    """The median distance of each kind, the generated ones' also as a ratio."""
+    medians = {name: float(np.median(values)) for name, values in found.items()}
+    ratio = medians["generated"] / medians["train"] if medians["train"] > 0 else float("nan")
+    ends = {"generated": f" ({number(float(f'{ratio:.3g}'))} times that)"}
+    return listed(
+        [
+            f"{name} {number(float(f'{median:.3g}'))}{ends.get(name, '')}"
+            for name, median in medians.items()
+        ]
     )
 
 
@@ -230,23 +248,32 @@ def nearest(points: Array, others: Array, leave: np.ndarray | None = None) -> Ar
     return found.min(axis=1)
 
 
-def _clouds(real: Array, generated: Array) -> Grid:
-    """Two clouds of dots, drawn in turns so that none lies over the other."""
+def _kinds(likeness: Likeness) -> list[tuple[str, Array, str]]:
+    """Name, windows and colour of each kind of windows that is shown."""
+    kinds = {"train": likeness.real, "test": likeness.test, "generated": likeness.generated}
+    return [(name, each, KINDS[name]) for name, each in kinds.items() if each is not None]
+
+
+def _clouds(clouds: Mapping[str, tuple[Array, str]]) -> Grid:
+    """Clouds of dots by name, drawn in turns so that none lies over the others."""
     axes = panels(1, 1, height=2.9)
     panel = axes.flat[0]
-    dots = [cloud[spread(len(cloud), MOST_DOTS)] for cloud in (real, generated)]
-    order = np.argsort(np.concatenate([np.linspace(0, 1, len(cloud)) for cloud in dots]),
+    dots = [points[spread(len(points), MOST_DOTS)] for points, _ in clouds.values()]
+    order = np.argsort(np.concatenate([np.linspace(0, 1, len(each)) for each in dots]),
                        kind="stable")  # fmt: skip
-    colours = np.repeat([REAL, GENERATED], [len(cloud) for cloud in dots])
-    both = np.concatenate(dots)
-    panel.scatter(*both[order].T, s=6, color=list(colours[order]), alpha=0.55, linewidths=0)
-    ends = np.concatenate([real, np.quantile(generated, [0.01, 0.99], axis=0)])
-    low, high = ends.min(axis=0), ends.max(axis=0)
+    colours = np.repeat([colour for _, colour in clouds.values()], [len(each) for each in dots])
+    shown = np.concatenate(dots)[order]
+    panel.scatter(*shown.T, s=6, color=list(colours[order]), alpha=0.55, linewidths=0)
+    ends = [
+        np.quantile(points, (0.01, 0.99) if name == "generated" else (0, 1), axis=0)
+        for name, (points, _) in clouds.items()
+    ]
+    low, high = np.min(ends, axis=(0, 1)), np.max(ends, axis=(0, 1))
     margin = 0.04 * (high - low) + 1e-12
     panel.set(xlim=(low[0] - margin[0], high[0] + margin[0]),
               ylim=(low[1] - margin[1], high[1] + margin[1]))  # fmt: skip
-    for label, colour in (("real", REAL), ("generated", GENERATED)):
-        panel.scatter([], [], s=18, color=colour, linewidths=0, label=label)
+    for name, (_, colour) in clouds.items():
+        panel.scatter([], [], s=18, color=colour, linewidths=0, label=name)
     _legend(axes)
     return axes
 
@@ -277,21 +304,28 @@ def _known(values: Array) -> Array:
     return values[~np.isnan(values)]
 
 
-def _edges(values: Array) -> Array:
-    """The borders of the classes, which leave a bit of the tails outside."""
+def _edges(likeness: Likeness, channel: int) -> Array:
+    """The borders of the classes, which leave a bit of the tails of real values outside."""
+    real = [each for each in (likeness.real, likeness.test) if each is not None]
+    values = np.concatenate([_known(each[..., channel]) for each in real])
     low, high = np.quantile(values, TAILS) if len(values) else (0.0, 1.0)
     room = 0.05 * (high - low) or max(1e-9, 1e-6 * abs(low))
     return np.linspace(low - room, high + room, BINS + 1)
 
 
-def _difference(real: Array, generated: Array) -> float:
-    """Half the sum of the differences of two histograms: total variation."""
-    edges = _edges(real)
-    shares = [
-        np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0] / max(len(values), 1)
-        for values in (real, generated)
-    ]
-    return float(np.abs(shares[0] - shares[1]).sum() / 2)
+def _histogram(values: Array, edges: Array) -> Array:
+    """The share of the known values in each class, the outer ones open."""
+    known = _known(values)
+    return np.histogram(np.clip(known, edges[0], edges[-1]), edges)[0] / max(len(known), 1)
+
+
+def _difference(likeness: Likeness, channel: int) -> float:
+    """Total variation of the values of train and generated windows."""
+    edges = _edges(likeness, channel)
+    real, generated = (
+        _histogram(each[..., channel], edges) for each in (likeness.real, likeness.generated)
+    )
+    return float(np.abs(real - generated).sum() / 2)
 
 
 def _excess_kurtosis(values: Array) -> float:

@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from core.contract import Plot
 from core.runtime.figures import COLOURS, GREY, INK
@@ -49,7 +50,7 @@ MOST_DOTTED = 72  # rows of a window whose values are all dots, and dots of a pa
 QUARTERS = (0, 0.25, 0.5, 0.75, 1)
 MOST_FITTED = 4000  # train windows of the linear forecast
 MOST_GROUPS = 48
-FEWEST = 20  # values behind a point of the error
+FEWEST = 50  # values behind a point of the error
 UNITS = {
     "standard": "standard deviations",
     "min-max": "ranges of the train part",
@@ -137,6 +138,8 @@ def draw_errors(looked: Looked, predicted: Predicted) -> Plot | None:
     panel = axes.flat[0]
     longest = max(float(waited[group].mean()) for group in groups)
     size_of_step, unit_of_time = time_unit(longest, looked.steps)
+    if unit_of_time == "rows":
+        panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     middles = [float(waited[group].mean()) * size_of_step for group in groups]
     methods = {"model": predicted.median, **references(looked, batch)}
     for name, values in methods.items():

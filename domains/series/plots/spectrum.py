@@ -173,9 +173,9 @@ def _caption(found: Modes, clock: Clock) -> str:
         f"Eigenvalues of the latents' linear dynamics for one step of {duration(1, clock)}: the "
         "angle is the period, the distance from the unit circle the half-life (dashed), the area "
         "the share of the energy; conjugates are one mode. "
-        f"Of {len(found)} modes {len(counted)} hold 1 % or more each. The slowest of them {fades} "
-        f"and holds {_share(float(found.energy[slowest]))}; {_periods(found, counted, clock)}."
-        f"{unit_of_times(clock)}"
+        f"Modes that hold 1 % or more each: {len(counted)} of {len(found)}. The slowest of them "
+        f"{fades} and holds {_share(float(found.energy[slowest]))}; "
+        f"{_periods(found, counted, clock)}.{unit_of_times(clock)}"
     )
 
 

@@ -198,7 +198,7 @@ def test_another_process_draws_the_same_bytes(sines: tuple[Config, Path]) -> Non
 
 
 def test_no_figure_is_heavy(drawn: dict[str, str]) -> None:
-    assert max(len(drawing) for drawing in drawn.values()) < 200_000
+    assert max(len(drawing) for drawing in drawn.values()) < 250_000
     assert drawn["pca"].count("<use") < 2000
 
 
@@ -225,6 +225,24 @@ def test_generated_windows_are_drawn_in_original_units() -> None:
     shown = np.concatenate([np.asarray(line.get_ydata()) for line in panels[1].lines])
     assert shown.mean() == pytest.approx(10, abs=1.5)  # of Normals of deviation 3
     assert shown.std() == pytest.approx(3, abs=0.8)
+
+
+def test_windows_of_a_series_that_has_moved_on_are_shown_apart() -> None:
+    values = np.concatenate([noise(1200), noise(500) + 40])  # the last 340 rows are the test
+    settings = config({"kind": "generate"})
+    model = Line()
+    model.channels = 2
+    found = Looked(settings, dataset_of(values, settings), model).likeness
+    assert found is not None
+    assert found.test is not None
+    assert found.test.mean() == pytest.approx(50, abs=1)
+    lines = draw_neighbours(found).figure.axes[0].lines
+    train, generated, test = (float(np.asarray(line.get_xdata())[0]) for line in lines)
+    assert max(train, generated) < test
+    protocol = config({"kind": "generate"}, split="windows")
+    same = Looked(protocol, dataset_of(values, protocol), model).likeness
+    assert same is not None
+    assert same.test is None
 
 
 def test_copied_windows_have_no_distance() -> None:

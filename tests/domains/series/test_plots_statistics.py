@@ -62,7 +62,7 @@ def test_the_caption_of_a_spectrum_names_slowest_mode_and_periods_that_hold_ener
     # The mode of period 400 has next to no energy, so nothing is said of it.
     spectrum = spectrum_of([30.0, 2.0, 300.0], [7.0, 30.0, 400.0], [0.6, 0.395, 0.005])
     words = draw_spectrum(spectrum, DAILY).caption
-    assert "Of 3 modes 2 hold 1 % or more" in words
+    assert "Modes that hold 1 % or more each: 2 of 3." in words
     assert "halves in 30 days and holds 60 %" in words
     assert "from 7 days (60 %) to 30 days (40 %)" in words
 
