@@ -134,13 +134,14 @@ def _moments(batch: Windows) -> tuple[Tensor, Tensor, Tensor]:
 
 @dataclass(frozen=True, eq=False)
 class Linear:
-    r"""One linear map of the past to the horizon, of what differs from the last value.
+    r"""One linear map of the past to the horizon, shrunk towards the last value.
 
-    .. math:: \hat y_h = x_P + \sum_p W_{hp} (x_p - x_P) + b_h
+    .. math:: \hat y_h = x_P + \sum_{p < P} W_{hp} (x_p - x_P) + W_{hP} x_P + b_h
 
     References:
-        NLinear of Zeng et al., "Are Transformers Effective for Time Series Forecasting?", AAAI
-        2023 (arXiv:2205.13504), here in closed form.
+        Zeng et al., "Are Transformers Effective for Time Series Forecasting?", AAAI 2023
+        (arXiv:2205.13504), whose NLinear has no :math:`W_{hP}` and cannot return to a mean; here
+        in closed form.
 
     Args:
         weight: For each channel, or one for all.
@@ -200,9 +201,9 @@ def _past_only(batch: Windows, horizon: int) -> Windows:
 
 
 def _differences(line: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
-    """The past without its last row, from which it is counted, and that row."""
+    """The past, all but its last row counted from that row, and that row."""
     past, last = line[:, : -horizon - 1], line[:, -horizon - 1, None]
-    return past - last, last
+    return torch.cat([past - last, last], dim=1), last
 
 
 def _ridges(train: Windows, horizon: int, shared: bool) -> Sequence[Linear]:

@@ -45,7 +45,7 @@ def generated_like(config: Config, model: SeriesModel, windows: Windows) -> Arra
     device = next(model.parameters()).device
     size = max(1, VALUES_AT_A_TIME // windows.values[0].numel())
     with looking_at(model, derive(config.seed, "metrics", "generate")):
-        parts = [model.generate(times.to(device)).cpu() for times in windows.times.split(size)]
+        parts = [model.draw_windows(times.to(device)).cpu() for times in windows.times.split(size)]
     return torch.cat(parts).double().numpy()
 
 
@@ -58,7 +58,7 @@ class Compared:
         generated: As many, at the same times.
         normal: As many with each channel independently Normal, as the trivial generator.
         train: Of the train split; the same as ``real`` where the split is ``windows``.
-        span: That range, in scaled units.
+        span: That range, in original units.
         notes: What was done to them.
     """
 
@@ -84,7 +84,7 @@ def compared(config: Config, dataset: Dataset, model: SeriesModel, most: int) ->
     test = some_windows(config, dataset, "test", most)
     train = some_windows(config, dataset, "train")
     values = _train_values(dataset)
-    low, high = _range(values)
+    low, high = _range(dataset.scaler.invert(values))
     span = np.where(high > low, high - low, 1.0)
     drawn = (
         test.values.double(),
@@ -92,7 +92,8 @@ def compared(config: Config, dataset: Dataset, model: SeriesModel, most: int) ->
         torch.from_numpy(_normal_windows(config.seed, values, tuple(test.values.shape))),
     )
     filled = [*(_filled(each, test) for each in drawn), _filled(train.values.double(), train)]
-    real, generated, normal, trained = ((each - low) / span for each in filled)
+    whole = (dataset.scaler.invert(each) for each in filled)
+    real, generated, normal, trained = ((each - low) / span for each in whole)
     notes = ["real windows are those trained on"] if config.data.split == "windows" else []
     if not bool(test.known.all()):
         notes.append("gaps are cut into generated windows too and interpolated in both")
@@ -303,9 +304,8 @@ class Generation:
 
     def _channels(self) -> dict[str, Metric]:
         windows = self.windows
-        unit = windows.span * self.dataset.scaler.scale
-        own = wasserstein_distances(windows.real, windows.generated) * unit
-        normal = wasserstein_distances(windows.real, windows.normal) * unit
+        own = wasserstein_distances(windows.real, windows.generated) * windows.span
+        normal = wasserstein_distances(windows.real, windows.normal) * windows.span
         return {
             f"wasserstein/{name}": Metric(
                 value=float(own[place]),

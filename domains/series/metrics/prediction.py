@@ -287,14 +287,15 @@ class Prediction:
             own = self.errors.channel == place
             if not own.any():
                 continue
-            scale = float(self.dataset.scaler.scale[place])
+            scale, logs = float(self.dataset.scaler.scale[place]), self.dataset.scaler.logs
+            of_what = "values" if logs is None or not logs[place] else "logarithms"
             points = self.floors.points.items()
             found[f"mae/{name}"] = Metric(
                 value=float(self.errors.absolute[own].mean()) * scale,
                 unit="",
                 direction="lower",
                 n=len(np.unique(self.errors.window[own])),
-                method=f"{int(own.sum()):,} values; coverage of the 90 % interval "
+                method=f"{int(own.sum()):,} {of_what}; coverage of the 90 % interval "
                 f"{self.errors.covered(0.9)[own].mean():.3f}",
                 floors={key: float(each[own].mean()) * scale for key, each in points},
                 ceiling=0.0,
