@@ -65,6 +65,8 @@ class Data(Section):
             whose rows are trading days, else the clock.
         pad: Whether a series shorter than the window is padded instead of refused.
         scaling: What each channel is divided by, fitted on the train part.
+        logarithms: Channels of positive values of which ratios count, not differences: they are
+            modelled by their logarithms.
         split: ``chronological`` cuts each series by time, ``series`` assigns whole series,
             ``windows`` trains and tests on all windows alike, which is TimeGAN's protocol.
         valid_fraction: Share of the rows, or series, to choose a model with.
@@ -96,6 +98,7 @@ class Data(Section):
     spacing: Literal["clock", "rows"] | None = None
     pad: bool = False
     scaling: Literal["standard", "min-max", "robust"] = "standard"
+    logarithms: tuple[str, ...] = ()
     split: Literal["chronological", "series", "windows"] = "chronological"
     valid_fraction: Share = 0.1
     test_fraction: Share = 0.2
@@ -138,11 +141,15 @@ class Impute(Section):
     Args:
         hide: Share of the known values that each training step hides, and that the test hides
             where ``data.hide`` hides none.
+        pattern: What training hides: single values, whole rows, stretches of single channels or of
+            all, or each of these in a quarter of the windows. Whoever knows what will be missing
+            does best to train on that.
         samples: Draws behind a predictive distribution.
     """
 
     kind: Literal["impute"] = "impute"
     hide: Share = 0.25
+    pattern: Literal["mixed", "points", "rows", "stretches", "stretches of rows"] = "mixed"
     samples: PositiveInt = 32
 
 

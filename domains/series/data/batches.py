@@ -96,8 +96,9 @@ class WindowBatches:
         if self.config.task.kind == "generate":
             return windows
         rng = generator(self.config.seed, "hide", epoch, index)
-        share, length = self.config.task.hide, self.config.data.hide.length
-        hidden = torch.from_numpy(hide_anew(rng, windows.seen.numpy(), share, length))
+        task, length = self.config.task, self.config.data.hide.length
+        seen = windows.seen.numpy()
+        hidden = torch.from_numpy(hide_anew(rng, seen, task.hide, length, task.pattern))
         return replace(windows, seen=windows.seen & ~hidden, targets=hidden)
 
     def _gather(self, starts: Starts, seen: Mask, targets: Mask) -> Windows:

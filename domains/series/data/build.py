@@ -47,7 +47,8 @@ def build(panel: Panel, data: Data, seed: int, place: str) -> tuple[Dataset, tup
     _check_windows(windows, stretches, panel, data, place)
     train = rows_of(stretches["train"], lengths)
     learnt = _learnt(panel, hidden, train)
-    scaler = scaling.fit(np.concatenate(learnt), data.scaling, panel.channels)
+    logs = scaling.logarithms(panel, data.logarithms, place)
+    scaler = scaling.fit(np.concatenate(learnt), data.scaling, panel.channels, logs)
     dataset = Dataset(
         panel=panel,
         hidden=hidden,

@@ -13,7 +13,7 @@ from domains.series.data.records import Array, Mask
 Kind = Literal["none", "mcar", "mar", "mnar", "block", "rows"]
 STEEPNESS = 2.0  # log-odds of being hidden for one standard deviation more
 VARIATION = 0.8  # of the share hidden at a training step, as part of what there is room for
-PATTERNS = 4
+PATTERNS = ("points", "rows", "stretches", "stretches of rows")
 
 
 def hide(
@@ -103,7 +103,9 @@ def _blocks(rng: np.random.Generator, shape: tuple[int, ...], length: int) -> Ar
     return np.lib.stride_tricks.sliding_window_view(padded, length, axis=0).min(axis=-1)
 
 
-def hide_anew(rng: np.random.Generator, allowed: Mask, share: float, length: int) -> Mask:
+def hide_anew(
+    rng: np.random.Generator, allowed: Mask, share: float, length: int, pattern: str = "mixed"
+) -> Mask:
     """Hide values of a batch of windows, each in one of four ways, to train a model to find them.
 
     Single values, whole rows, stretches of single channels, or stretches of all; each window
@@ -116,14 +118,16 @@ def hide_anew(rng: np.random.Generator, allowed: Mask, share: float, length: int
         allowed: Which values may be hidden, ``(window, time, channel)``.
         share: Mean share of them that is hidden.
         length: Typical rows of a stretch.
+        pattern: The one way for all windows; ``mixed`` for the four.
     """
     count, rows, channels = allowed.shape
     longest = max(min(2 * length, rows // 2), 2)
-    pattern = rng.integers(PATTERNS, size=count)
+    mixed = rng.integers(len(PATTERNS), size=count)
+    chosen = mixed if pattern == "mixed" else np.full(count, PATTERNS.index(pattern))
     keys = rng.random((count, longest - 1 + rows, channels), dtype=np.float32)
-    together = (pattern == 1) | (pattern == 3)
+    together = (chosen == 1) | (chosen == 3)
     keys[together] = keys[together][:, :, :1]
-    lengths = np.where(pattern >= 2, rng.integers(2, longest + 1, size=count), 1)
+    lengths = np.where(chosen >= 2, rng.integers(2, longest + 1, size=count), 1)
     keys = _stretched(keys, lengths)[:, longest - 1 :]
     wide = VARIATION * min(share, 1 - share)
     shares = share + wide * (2 * rng.random(count) - 1)

@@ -90,18 +90,27 @@ class Scaler:
     Args:
         shift: Of shape ``(channel,)``, in the channels' units.
         scale: Of shape ``(channel,)``, positive, in the channels' units.
+        logs: Channels whose logarithm is what is scaled, ``(channel,)``; None for none.
     """
 
     shift: Array
     scale: Array
+    logs: Mask | None = None
 
     def apply(self, values: Array) -> Array:
         """Return values without units, of the same shape ``(..., channel)``."""
-        return (values - self.shift) / self.scale
+        return (self.flattened(values) - self.shift) / self.scale
 
     def invert(self, values: Array) -> Array:
         """Return values in the original units."""
-        return values * self.scale + self.shift
+        found = values * self.scale + self.shift
+        return found if self.logs is None else np.exp(found, out=found, where=self.logs)
+
+    def flattened(self, values: Array) -> Array:
+        """Return the logarithms of the channels whose logarithms are scaled."""
+        if self.logs is None:
+            return values
+        return np.log(values, out=np.array(values, dtype=float), where=self.logs & (values > 0))
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,14 +7,17 @@ from typing import Literal
 
 import numpy as np
 
-from core.runtime.errors import UserError
-from domains.series.data.records import Array, Scaler
+from core.runtime.errors import UserError, did_you_mean
+from domains.series.data.records import Array, Mask, Panel, Scaler
 
 NORMAL_IQR = 1.3489795003921634  # interquartile range of a standard Normal
 
 
 def fit(
-    values: Array, kind: Literal["standard", "min-max", "robust"], channels: Sequence[str]
+    values: Array,
+    kind: Literal["standard", "min-max", "robust"],
+    channels: Sequence[str],
+    logs: Mask | None = None,
 ) -> Scaler:
     """Fit a scaling.
 
@@ -27,6 +30,7 @@ def fit(
         values: Of the train part, ``(row, channel)``; NaN is left out.
         kind: Which.
         channels: Their names, for messages.
+        logs: Channels whose logarithms are scaled; None for none.
 
     Raises:
         UserError: If a channel has no value, or its range cannot be had in floating point.
@@ -36,6 +40,7 @@ def fit(
         raise UserError(
             f"channel {empty[0]!r}: no value in the train part; leave it out with data.values"
         )
+    values = Scaler(np.zeros(0), np.ones(0), logs).flattened(values)
     pairs = [_of_channel(column[~np.isnan(column)], kind) for column in values.T]
     shift, scale = np.array(pairs, dtype=np.float64).reshape(-1, 2).T
     for name, column, finite in zip(
@@ -46,7 +51,30 @@ def fit(
                 f"channel {name!r}: values from {np.nanmin(column):g} to {np.nanmax(column):g} "
                 "overflow when scaled; give them in another unit"
             )
-    return Scaler(shift=np.ascontiguousarray(shift), scale=np.ascontiguousarray(scale))
+    return Scaler(np.ascontiguousarray(shift), np.ascontiguousarray(scale), logs)
+
+
+def logarithms(panel: Panel, names: Sequence[str], place: str) -> Mask | None:
+    """Return which channels are scaled by their logarithms, None for none.
+
+    Raises:
+        UserError: If there is no such channel, or it has a value without a logarithm.
+    """
+    for name in names:
+        if name not in panel.channels:
+            hint = (
+                did_you_mean(name, panel.channels) or f"; there are: {', '.join(panel.channels)}"
+            )
+            raise UserError(f"data.logarithms: no channel {name!r}{hint}")
+        values = np.concatenate(
+            [one.values[:, panel.channels.index(name)] for one in panel.series]
+        )
+        if np.nanmin(values) <= 0:
+            raise UserError(
+                f"{place}: channel {name!r} holds {np.nanmin(values):g}, which has no logarithm; "
+                "leave it out of data.logarithms, or name the number in data.na_values"
+            )
+    return np.isin(panel.channels, list(names)) if names else None
 
 
 def constant(values: Array) -> np.ndarray:

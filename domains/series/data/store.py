@@ -121,6 +121,7 @@ def _arrays(dataset: Dataset) -> dict[str, np.ndarray]:
         "train_rows": np.concatenate(dataset.train_rows),
         "shift": dataset.scaler.shift,
         "scale": dataset.scaler.scale,
+        "logs": _logs(dataset),
         **{f"windows.{name}": dataset.windows[name] for name in SPLITS},
     }
     for name in ("label", "lines"):
@@ -172,7 +173,7 @@ def _dataset(arrays: Mapping[str, np.ndarray], names: Mapping[str, Any]) -> Data
     return Dataset(
         panel=panel,
         hidden=tuple(parts["hidden"]),
-        scaler=Scaler(arrays["shift"], arrays["scale"]),
+        scaler=Scaler(arrays["shift"], arrays["scale"], _some(arrays["logs"])),
         window=names["window"],
         windows={str(name): arrays[f"windows.{name}"] for name in SPLITS},
         train_rows=tuple(parts["train_rows"]),
@@ -227,3 +228,12 @@ def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 def _json(value: object) -> bytes:
     return (json.dumps(value, ensure_ascii=False, sort_keys=True, indent=1) + "\n").encode()
+
+
+def _logs(dataset: Dataset) -> np.ndarray:
+    logs = dataset.scaler.logs
+    return np.zeros(len(dataset.channels), dtype=bool) if logs is None else logs
+
+
+def _some(logs: np.ndarray) -> np.ndarray | None:
+    return logs if logs.any() else None

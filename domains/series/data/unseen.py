@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from core.runtime.errors import UserError, did_you_mean
 from domains.series.data.records import Dataset, Mask, Panel, Windows
+from domains.series.data.scaling import logarithms
 from domains.series.data.windows import Starts, gather, rows, step_of
 
 KINDS = {"datetime": "dates", "number": "numbers as times", "index": "no times"}
@@ -56,7 +57,7 @@ def of_channels(panel: Panel, dataset: Dataset, place: str) -> Panel:
     """Return the channels of a run, in its order.
 
     Raises:
-        UserError: If one is missing or the times are of another kind.
+        UserError: If one is missing, the times are of another kind, or there is no logarithm.
     """
     names, kind = dataset.channels, dataset.panel.clock.kind
     missing = [name for name in names if name not in panel.channels]
@@ -71,6 +72,9 @@ def of_channels(panel: Panel, dataset: Dataset, place: str) -> Panel:
             f"{place}: has {KINDS[panel.clock.kind]}, the run was trained on {KINDS[kind]}; bring "
             "the time column to that form"
         )
+    if dataset.scaler.logs is not None:
+        logged = [name for name, log in zip(names, dataset.scaler.logs, strict=True) if log]
+        logarithms(panel, logged, place)
     order = [panel.channels.index(name) for name in names]
     return replace(
         panel,

@@ -99,7 +99,7 @@ def rows(
     values = np.concatenate([one.values for one in panel.series])
     known = np.isfinite(values)
     masks = np.concatenate(list(hidden)) if hidden else np.zeros_like(known)
-    scaled = np.where(known, scaler.apply(np.where(known, values, 0)), 0)
+    scaled = np.where(known, scaler.apply(np.where(known, values, 1.0)), 0)
     lengths = [len(one.times) for one in panel.series]
     return Rows(
         values=scaled.astype(np.float32),

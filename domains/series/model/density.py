@@ -22,9 +22,9 @@ class AggregateDensity(nn.Module):
     .. math:: r(w) = \sum_k \pi_k \mathcal N(w_A; m_k, S_k)
         \prod_{j \notin A} \mathcal N(w_j; 0, 1)
 
-    where :math:`A` are the latents in use: those whose posterior mean varies between windows. The
-    prior is standard Normal; where the posteriors of all data together are not, its draws are
-    decoded into windows that no data have.
+    where :math:`A` are the latents in use: those whose posterior mean varies between windows, or
+    whose draws for all windows together have not the moments of the prior. Where the posteriors of
+    all data together are not the prior, its draws are decoded into windows that no data have.
 
     References:
         Dai and Wipf, "Diagnosing and Enhancing VAE Models", ICLR 2019 (arXiv:1903.05789), who fit
@@ -72,9 +72,9 @@ class AggregateDensity(nn.Module):
         """
         from sklearn.mixture import GaussianMixture
 
-        variance = means.double().var(0)
-        used = variance > self.section.active
-        order = variance.argsort(descending=True, stable=True)[: len(self.places)]
+        use = _use(draws.double(), means.double())
+        used = use > self.section.active
+        order = use.argsort(descending=True, stable=True)[: len(self.places)]
         self.places.copy_(order)
         kept = int(used[order].sum())
         if not kept:
@@ -106,15 +106,22 @@ class AggregateDensity(nn.Module):
         self.scale_tril[:count, :kept, :kept] = tril.to(self.scale_tril)
 
     def sample(self, count: int) -> Float[Tensor, "count latent"]:
-        """Draw latents of ``count`` windows."""
+        """Draw latents of ``count`` windows.
+
+        Each has the mixture's distribution; together they cover it more evenly than independent
+        draws would (scrambled Sobol points, Owen 1995): statistics of a set of generated windows
+        then differ less from one set to the next.
+        """
         drawn = torch.randn(count, self.latent, device=self.loc.device)
         if not self.is_fitted:
             return drawn
-        chosen = torch.multinomial(self.weights, count, replacement=True)
-        noise = drawn[:, self.places]
+        points = _even_points(count, 1 + len(self.places)).to(drawn.device)
+        shares = self.weights.cumsum(0)
+        chosen = torch.searchsorted(shares, points[:, 0] * shares[-1]).clamp(max=len(shares) - 1)
+        noise = torch.special.ndtri(points[:, 1:]).to(drawn)
         for component in torch.unique(chosen).tolist():
-            rows = chosen == component
-            drawn[rows.nonzero(), self.places] = (
+            rows = (chosen == component).nonzero()[:, 0]
+            drawn[rows[:, None], self.places] = (
                 self.loc[component] + noise[rows] @ self.scale_tril[component].T
             )
         return drawn
@@ -247,6 +254,21 @@ def _correlation_tril(
     definite = vectors * eigenvalues @ vectors.T
     scale = definite.diagonal().sqrt()
     return torch.linalg.cholesky(definite / scale / scale[:, None]).to(scores)
+
+
+def _use(
+    draws: Float[Tensor, "window latent"], means: Float[Tensor, "window latent"]
+) -> Float[Tensor, " latent"]:
+    """Return how far each latent is from the prior: what it says of windows, and in all."""
+    return means.var(0) + draws.mean(0).square() + (draws.var(0) - 1).square()
+
+
+def _even_points(count: int, dimensions: int) -> Float[Tensor, "count dimension"]:
+    """Return scrambled Sobol points inside the unit cube, in random order."""
+    seed = int(torch.randint(2**31, ()))
+    engine = torch.quasirandom.SobolEngine(dimensions, scramble=True, seed=seed)
+    points = engine.draw(count, dtype=torch.float64)[torch.randperm(count)]
+    return points.clamp(1e-6, 1 - 1e-6)
 
 
 def _held_out(count: int) -> np.ndarray:

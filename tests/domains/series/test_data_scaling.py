@@ -12,7 +12,8 @@ from hypothesis.extra.numpy import arrays
 from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
 
 from core.runtime.errors import UserError
-from domains.series.data.scaling import constant, fit
+from domains.series.data.records import Clock, Panel, Series
+from domains.series.data.scaling import constant, fit, logarithms
 
 PEERS: dict[Any, Any] = {
     "standard": StandardScaler(),
@@ -92,3 +93,24 @@ def test_squares_may_leave_floating_point(kind: Any, unit: float) -> None:
 def test_a_range_beyond_floating_point_is_refused(kind: Any) -> None:
     with pytest.raises(UserError, match=r"'wild': values from -1.7e\+308 to 1.7e\+308"):
         fit(np.array([[-1.7e308], [1.7e308]]), kind, ["wild"])
+
+
+def test_logarithms_are_scaled_and_come_back() -> None:
+    values = np.exp(np.random.default_rng(0).normal(size=(200, 2)) * [1.0, 5.0])
+    logs = np.array([False, True])
+    scaler = fit(values, "standard", ("a", "b"), logs)
+    scaled = scaler.apply(values)
+    np.testing.assert_allclose(scaled.std(0), 1, rtol=1e-12)
+    expected = (np.log(values[:, 1]) - np.log(values[:, 1]).mean()) / np.log(values[:, 1]).std()
+    np.testing.assert_allclose(scaled[:, 1], expected, rtol=1e-10)
+    np.testing.assert_allclose(scaler.invert(scaled), values, rtol=1e-10)
+
+
+@pytest.mark.parametrize(("names", "word"), [(("c",), "no channel"), (("b",), "no logarithm")])
+def test_a_channel_without_logarithms_is_named(names: tuple[str, ...], word: str) -> None:
+    values = np.array([[1.0, 2.0], [3.0, 0.0]])
+    clock = Clock(kind="index", column="", zone="", form="", interval=1.0)
+    series = Series("", np.arange(2.0), values)
+    panel = Panel(series=(series,), channels=("a", "b"), dtypes=("float64",) * 2, clock=clock)
+    with pytest.raises(UserError, match=word):
+        logarithms(panel, names, "file.csv")
