@@ -355,7 +355,8 @@ def score(
 
     Both files hold windows: several series of one length, or long ones that are cut into windows
     of consecutive rows. Values are scaled to [0, 1] by the range of the real ones. The floor is
-    what a copy of the real windows gets from the same judges: no score means anything below it.
+    what a copy of the real windows gets from the same judges, or as many real windows drawn anew
+    from a distance: no score means anything below it.
 
     Args:
         real: A file of real series.

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from core.runtime.errors import UserError, did_you_mean
 from core.runtime.folder import say
-from core.runtime.order import derive
+from core.runtime.order import derive, generator
 from core.runtime.statistics import t_interval
 from domains.series.cli.tables import with_values
 from domains.series.config import Data
 from domains.series.data import Panel, read_panel
-from domains.series.metrics.judges import discriminative_scores, predictive_scores
+from domains.series.metrics.judges import discriminate, predict
 from domains.series.metrics.similarity import (
     autocorrelation_distance,
     correlational_score,
@@ -29,6 +29,7 @@ from domains.series.metrics.strict import strict_discriminative
 Array = NDArray[np.float64]
 FEWEST = 50
 MOST = 10_000
+Scores = Iterator[tuple[str, dict[str, Any]]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,9 +122,9 @@ def _thinned(windows: Array, count: int) -> Array:
 def compare(both: Both, protocol: str, judges: int, seed: int) -> dict[str, Any]:
     """The scores of a protocol with their floors, as JSON."""
     seeds = [derive(seed, "judge", number) for number in range(judges)]
-    parts = dict(_timegan(both, seeds))
+    parts = dict(_timegan(both, seeds, seed))
     if protocol == "strict":
-        parts |= dict(_strict(both, seeds))
+        parts |= dict(_strict(both, seeds, seed))
     return {
         "protocol": protocol,
         "judges": judges,
@@ -155,51 +156,50 @@ def text(found: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _judged(
-    judge: Callable[[Array, Array, list[int]], Array], both: Both, seeds: list[int]
-) -> dict[str, Any]:
-    """The scores of judges, and what a copy of the real windows gets from the same ones."""
-    scores = np.asarray(judge(both.real, both.generated, seeds), dtype=np.float64)
-    floor = np.asarray(judge(both.real, both.real, seeds), dtype=np.float64)
+def _judged(by_rival: Array) -> dict[str, Any]:
+    """Scores of judges, and what a copy of the real windows gets from the same ones."""
+    own, floor = by_rival
     return {
-        "value": float(scores.mean()),
-        "sd": float(scores.std(ddof=1)),
-        "interval": list(t_interval(scores)),
+        "value": float(own.mean()),
+        "sd": float(own.std(ddof=1)),
+        "interval": list(t_interval(own)),
         "floor": float(floor.mean()),
         "floor_sd": float(floor.std(ddof=1)),
     }
 
 
-def _measured(distance: Callable[[Array, Array], float], both: Both) -> dict[str, Any]:
-    """A distance, and that of one half of the real windows from the other."""
-    halves = both.real[::2], both.real[1::2]
+def _measured(distance: Callable[[Array, Array], float], both: Both, seed: int) -> dict[str, Any]:
+    """A distance, and that of as many real windows drawn anew from the real ones."""
+    again = generator(seed, "resampled").integers(len(both.real), size=len(both.real))
     return {
         "value": float(distance(both.real, both.generated)),
         "sd": None,
         "interval": None,
-        "floor": float(distance(*halves)),
+        "floor": float(distance(both.real, both.real[again])),
     }
 
 
-def _timegan(both: Both, seeds: list[int]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _timegan(both: Both, seeds: list[int], seed: int) -> Scores:
+    real, rivals = both.real.clip(0, 1), [each.clip(0, 1) for each in (both.generated, both.real)]
     say(f"discriminative score: {len(seeds)} judges, and as many for its floor")
-    yield "discriminative_score", _judged(discriminative_scores, both, seeds)
+    yield "discriminative_score", _judged(discriminate(real, rivals, seeds))
     if len(both.channels) < 2:
         reason = "1 channel: it predicts the last channel from the others"
         yield "predictive_score", {"value": None, "reason": reason}
     else:
         say(f"predictive score: {len(seeds)} predictors, and as many for its floor")
-        yield "predictive_score", _judged(predictive_scores, both, seeds)
-    yield "correlational_score", _measured(correlational_score, both)
+        yield "predictive_score", _judged(predict(real, rivals, seeds))
+    yield "correlational_score", _measured(correlational_score, both, seed)
 
 
-def _strict(both: Both, seeds: list[int]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _strict(both: Both, seeds: list[int], seed: int) -> Scores:
     say(f"strict judges: {len(seeds)}, and as many for their floor")
-    yield "strict_auc", _judged(_strict_scores, both, seeds)
-    yield "marginal_distance", _measured(marginal_distance, both)
-    yield "autocorrelation_distance", _measured(autocorrelation_distance, both)
-    yield "memorisation", _measured(memorisation, both)
-
-
-def _strict_scores(real: Array, generated: Array, seeds: list[int]) -> Array:
-    return np.array([strict_discriminative(real, generated, seed).auc for seed in seeds])
+    areas = [
+        [strict_discriminative(both.real, rival, each).auc for each in seeds]
+        for rival in (both.generated, both.real)
+    ]
+    yield "strict_auc", _judged(np.array(areas))
+    yield "marginal_distance", _measured(marginal_distance, both, seed)
+    yield "autocorrelation_distance", _measured(autocorrelation_distance, both, seed)
+    ratio = memorisation(both.real, both.generated)  # of distances: 1 is real to real
+    yield "nearest_neighbour_ratio", {"value": ratio, "sd": None, "interval": None, "floor": None}

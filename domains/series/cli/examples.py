@@ -62,18 +62,22 @@ def imputed(opened: Trained) -> Panel | None:
     seen, known = batch.seen.numpy(), batch.known.numpy()
     if not (known & ~seen).any():
         return None
-    scaler, panel = opened.dataset.scaler, opened.dataset.panel
+    panel, window = opened.dataset.panel, opened.dataset.window
     drawn = opened.predict(batch, SAMPLES)
-    median, low, high = scaler.invert(quantiles(drawn, central(INTERVAL)))
-    truth = scaler.invert(batch.values.double().numpy())
-    filled = np.where(seen, truth, median)
-    hidden = (np.where(mask, each, np.nan) for mask, each in
-              ((~seen, low), (~seen, high), (known & ~seen, truth)))  # fmt: skip
-    columns = np.stack([rounded(each, panel.dtypes) for each in (filled, *hidden)], axis=1)
-    series = tuple(_series(opened, place, origin) for place, origin in enumerate(batch.origin))
-    columns = [each[:, : len(one.times)] for each, one in zip(columns, series, strict=True)]
+    median, low, high = rounded(
+        opened.dataset.scaler.invert(quantiles(drawn, central(INTERVAL))), panel.dtypes
+    )
+    series, columns = [], []
+    for place, origin in enumerate(batch.origin):
+        one = _window(panel, place, origin, window)
+        unseen, hidden = (each[place, : len(one.times)] for each in (~seen, known & ~seen))
+        parts = (each[place, : len(one.times)] for each in (median, low, high))
+        middle, *ends = (np.where(unseen, each, np.nan) for each in parts)
+        truth = np.where(hidden, one.values, np.nan)
+        columns.append(np.stack([np.where(unseen, middle, one.values), *ends, truth]))
+        series.append(one)
     identifier = panel.identifier or free_name("series", (*panel.channels, panel.clock.column))
-    windows = replace(panel, series=series, identifier=identifier, notes=(), label="")
+    windows = replace(panel, series=(*series,), identifier=identifier, notes=(), label="")
     return beside(windows, columns, COLUMNS)
 
 
@@ -82,10 +86,10 @@ def _some(every: Windows, places: np.ndarray) -> Windows:
     return Windows(*(getattr(every, each.name)[chosen] for each in fields(every)))
 
 
-def _series(opened: Trained, place: int, origin: torch.Tensor) -> Series:
-    """The times of a window, under a name that says where it is from."""
+def _window(panel: Panel, place: int, origin: torch.Tensor, rows: int) -> Series:
+    """The rows of a window, under a name that says where they are from."""
     number, first = (int(each) for each in origin)
-    one = opened.dataset.panel.series[number]
-    times = one.times[first : first + opened.dataset.window]
+    one = panel.series[number]
+    chosen = slice(first, first + rows)
     name = f"{one.name} row {first}".strip()
-    return Series(f"{place:02d} {name}", times, np.empty((len(times), 0)))
+    return Series(f"{place:02d} {name}", one.times[chosen], one.values[chosen])

@@ -102,4 +102,5 @@ def text(spectrum: Spectrum, clock: Clock) -> str:
         modulus = abs(found.eigenvalues[place])
         share = f"{100 * found.energy[place]:.1f} %"
         lines.append(f"{modulus:>8.5f}  {half_life:>12}  {period:>12}  {share:>7}")
-    return "\n".join([*lines, f"one step: {duration(1, clock)}"])
+    step = [] if clock.kind == "index" else [f"one step: {duration(1, clock)}"]
+    return "\n".join([*lines, *step])

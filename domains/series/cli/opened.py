@@ -57,7 +57,8 @@ class Trained:
     def steps(self) -> Clock:
         """The clock of times that are counted in steps."""
         clock = self.dataset.panel.clock
-        return replace(clock, kind="index") if self.dataset.spacing == "rows" else clock
+        by_row = self.dataset.spacing == "rows"
+        return replace(clock, kind="index", interval=1.0) if by_row else clock
 
     @property
     def device(self) -> torch.device:

@@ -304,8 +304,8 @@ def test_scores_tell_a_copy_from_noise(tmp_path: Path, capsys: pytest.CaptureFix
     for score in ("discriminative_score", "predictive_score"):
         assert found["copy"][score]["value"] == found["copy"][score]["floor"]
     assert found["copy"]["correlational_score"]["value"] == pytest.approx(0, abs=1e-9)
-    assert found["noise"]["discriminative_score"]["value"] > 0.3
-    assert found["noise"]["discriminative_score"]["floor"] < 0.2
+    noise = found["noise"]["discriminative_score"]
+    assert noise["value"] > 0.15 > 0.1 > noise["floor"]  # a judge has one unit here
 
 
 MISTAKES = [

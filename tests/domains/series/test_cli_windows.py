@@ -16,7 +16,7 @@ from torch.distributions import Distribution, Normal
 
 from core.runtime.errors import UserError
 from core.variational.evidence import Evidence
-from domains.series.cli import anomalies, forecasts, stamps
+from domains.series.cli import anomalies, forecasts, modes, stamps
 from domains.series.cli.draws import quantiles
 from domains.series.cli.generated import generate
 from domains.series.cli.hidden import hide_values
@@ -25,7 +25,7 @@ from domains.series.cli.opened import Trained
 from domains.series.cli.tables import rounded
 from domains.series.config import CONFIG
 from domains.series.data import Clock, Dataset, Panel, Scaler, Series, Windows
-from domains.series.model.base import SeriesModel
+from domains.series.model.base import SeriesModel, Spectrum
 
 DAILY = Clock(kind="datetime", column="date", zone="", form="iso", interval=86400.0)
 TINY = 1e-6
@@ -249,6 +249,44 @@ def test_generated_series_start_the_day_after_the_data_in_its_units_and_dtypes()
         assert one.times[0] == panel.series[0].times[-1] + 86400
         assert one.values[:, 0] == pytest.approx(5 + 2 * np.arange(5), abs=1e-4)
         assert np.array_equal(one.values[:, 1], 5 + 2 * np.arange(5))
+
+
+def test_a_model_without_dynamics_has_no_spectrum() -> None:
+    class NoBatches:
+        def __len__(self) -> int:
+            return 0
+
+    with pytest.raises(UserError, match="has no linear dynamics"):
+        modes.spectrum_of(opened_with(Line(), panel_of(ramp(10))), NoBatches())
+
+
+@pytest.mark.parametrize(
+    ("clock", "unit", "half_life", "period"),
+    [
+        (replace(DAILY, interval=3600.0), "s", 3600.0 * 3, 3600.0 * 12),
+        (Clock(kind="number", column="t", zone="", form="", interval=0.5),
+         "unit of the times", 1.5, 6.0),
+        (Clock(kind="index", column="", zone="", form="", interval=1.0), "rows", 3.0, 12.0),
+    ],
+)  # fmt: skip
+def test_modes_are_told_in_the_units_of_the_times(
+    clock: Clock, unit: str, half_life: float, period: float
+) -> None:
+    turning = 0.5 ** (1 / 3) * np.exp(2j * np.pi / 12)
+    found = Spectrum(
+        torch.tensor([turning, turning.conjugate(), 1.0]),
+        torch.tensor([3.0, 3.0, math.inf]),
+        torch.tensor([12.0, 12.0, math.inf]),
+        torch.tensor([0.3, 0.3, 0.4]),
+    )
+    described = modes.described(found, clock)
+    first, second = described["modes"]
+    assert described["unit"] == unit
+    assert first["half_life"] == pytest.approx(half_life)
+    assert first["period"] == pytest.approx(period)
+    assert first["energy"] == pytest.approx(0.6)
+    assert second["half_life"] is second["period"] is None
+    assert modes.text(found, clock).count("∞") == 2
 
 
 def test_a_window_of_another_length_is_refused() -> None:
