@@ -14,7 +14,7 @@ from torch.nn import functional
 from core.runtime import methods
 from core.variational.distributions import DiagonalNormal
 from core.variational.distributions.base import factors
-from core.variational.dynamics import LinearDynamics, Steps
+from core.variational.dynamics import LinearDynamics, Steps, cut_padding
 from core.variational.estimators import REPARAMETERISED, Estimator
 from core.variational.evidence import Evidence, Latent
 from domains.series.config import Config
@@ -35,8 +35,8 @@ class Cues(nn.Module):
     r"""What each channel tells of itself at each row, from the values that are seen.
 
     The interpolant; how far from it are its alternatives (the last value seen, the next, and one
-    season ago); how near the last and the next are, :math:`1 / (1 + \Delta t)`; the value itself
-    where it is seen, else 0.
+    season ago); how near the last and the next are, :math:`1 / (1 + \Delta t)`, 0 for none; the
+    value itself where it is seen, else 0.
 
     Args:
         season: Rows in a season that is shorter than a window; 0 for none.
@@ -56,7 +56,7 @@ class Cues(nn.Module):
             ago = found.line[:, : -self.season]
             others.append(torch.cat([found.line[:, : self.season], ago], 1))
         seen = torch.where(batch.seen, batch.values, 0)
-        near = [1 / (1 + found.since), 1 / (1 + found.until)]
+        near = [found.has_last / (1 + found.since), found.has_following / (1 + found.until)]
         return torch.stack([found.line, *(each - found.line for each in others), *near, seen], 2)
 
 
@@ -194,7 +194,7 @@ class ConditionalKoopmanVAE(SeriesModel):
         frame = self.frame(batch)
         inside = frame.enter(batch)
         cues, context = self.read(inside)
-        prior = self.foreseen(context)
+        prior = self.foreseen(inside, context)
         posterior = self.recognised(inside, cues, context, prior)
         latent = Latent.draw("w", posterior, prior, samples, self.estimator)
         likelihood = self._decode(latent.value, inside, cues, context)
@@ -205,7 +205,7 @@ class ConditionalKoopmanVAE(SeriesModel):
         frame = self.frame(batch)
         inside = frame.enter(batch)
         cues, context = self.read(inside)
-        drawn = self.foreseen(context).sample(torch.Size((samples,)))
+        drawn = self.foreseen(inside, context).sample(torch.Size((samples,)))
         return factors(frame.leave(self._decode(drawn, inside, cues, context)), 2)
 
     def read(self, batch: Windows) -> tuple[Tensor, Tensor]:
@@ -213,10 +213,12 @@ class ConditionalKoopmanVAE(SeriesModel):
         cues = self.cues(batch)
         return cues, _over_time(self.context, cues.flatten(2), batch)
 
-    def foreseen(self, context: Float[Tensor, "batch time feature"]) -> DiagonalNormal:
+    def foreseen(
+        self, batch: Windows, context: Float[Tensor, "batch time feature"]
+    ) -> DiagonalNormal:
         """Return the prior of the innovations given what is seen."""
         loc, log_scale = self.prior(context).chunk(2, -1)
-        return DiagonalNormal(loc, log_scale.exp(), 2, log_scale)
+        return _without_padding(DiagonalNormal(loc, log_scale.exp(), 2, log_scale), batch)
 
     def recognised(
         self,
@@ -230,16 +232,16 @@ class ConditionalKoopmanVAE(SeriesModel):
         told = torch.cat([context, away, batch.targets.to(away)], -1)
         shift, log_ratio = _over_time(self.recognition, told, batch).chunk(2, -1)
         log_scale = prior.log_scale + log_ratio
-        return DiagonalNormal(prior.loc + prior.scale * shift, log_scale.exp(), 2, log_scale)
+        loc = prior.loc + prior.scale * shift
+        return _without_padding(DiagonalNormal(loc, log_scale.exp(), 2, log_scale), batch)
 
     def states(
         self, innovations: Float[Tensor, "*draws batch time latent"], batch: Windows
     ) -> Float[Tensor, "*draws batch time latent"]:
         """Return the path of the state that the innovations make."""
-        present = None if bool(batch.present.all()) else batch.present
         regular = torch.arange(batch.times.shape[1], device=batch.times.device)
         times = None if bool((batch.times == regular).all()) else batch.times
-        steps = Steps(times=times, present=present)
+        steps = Steps(times=times, present=_padding(batch))
         return self.dynamics.path(innovations.shape[-2], steps).from_noise(innovations)
 
     def spectrum(self, batches: Iterable[Windows]) -> Spectrum | None:
@@ -248,7 +250,7 @@ class ConditionalKoopmanVAE(SeriesModel):
         squares = torch.zeros(self.dynamics.modes)
         for batch in (self.frame(each).enter(each) for each in batches):
             cues, context = self.read(batch)
-            posterior = self.recognised(batch, cues, context, self.foreseen(context))
+            posterior = self.recognised(batch, cues, context, self.foreseen(batch, context))
             states = self.states(posterior.sample(), batch) * batch.present.unsqueeze(-1)
             squares += states.square().unflatten(-1, (-1, width)).sum((0, 1, -1)).cpu()
         return Spectrum(
@@ -267,10 +269,22 @@ class ConditionalKoopmanVAE(SeriesModel):
         return self.likelihood(torch.stack([self.decoder(given, cues, each) for each in states]))
 
 
+def _padding(batch: Windows) -> Tensor | None:
+    """Return which rows are no padding; None where there is none."""
+    return None if bool(batch.present.all()) else batch.present
+
+
+def _without_padding(normal: DiagonalNormal, batch: Windows) -> DiagonalNormal:
+    """Return the distribution with nothing to say of padding, in posterior and prior alike."""
+    cut = cut_padding(normal, _padding(batch))
+    assert isinstance(cut, DiagonalNormal)
+    return cut
+
+
 def _over_time(network: nn.Module, rows: Tensor, batch: Windows) -> Tensor:
     """Apply a network to windows; one that takes any length must not see padding."""
-    if isinstance(network, Convolutions) and not bool(batch.present.all()):
-        return network(rows, batch.present)
+    if isinstance(network, Convolutions):
+        return network(rows, _padding(batch))
     return network(rows)
 
 

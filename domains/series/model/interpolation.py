@@ -23,6 +23,8 @@ class Neighbours:
         line: The interpolant between them.
         since: Time since the last; the window's whole length where there is none.
         until: Time until the next; the window's whole length where there is none.
+        has_last: Whether anything is seen before, or here.
+        has_following: Whether anything is seen after, or here.
     """
 
     last: Tensor
@@ -30,6 +32,8 @@ class Neighbours:
     line: Tensor
     since: Tensor
     until: Tensor
+    has_last: Tensor
+    has_following: Tensor
 
 
 def interpolate(values: Values, seen: Seen, times: Times) -> tuple[Values, Values, Values]:
@@ -88,4 +92,6 @@ def neighbours(values: Values, seen: Seen, times: Times) -> Neighbours:
         line=torch.lerp(last, following, share),
         since=torch.where(has_before, since, span),
         until=torch.where(has_after, until, span),
+        has_last=has_before,
+        has_following=has_after,
     )
