@@ -72,12 +72,13 @@ class Covered:
         return np.split(values, self.ends, axis=axis)
 
 
-def windows_of(values: Array, times: Array) -> Windows:
+def windows_of(values: Array, times: Array, origin: Places) -> Windows:
     """Windows of scaled values, of which every known one is seen; NaN is unknown.
 
     Args:
         values: Of shape ``(batch, time, channel)``.
         times: Of shape ``(batch, time)``, in steps.
+        origin: Series and first row of each window.
     """
     known = torch.from_numpy(~np.isnan(values))
     return Windows(
@@ -87,7 +88,7 @@ def windows_of(values: Array, times: Array) -> Windows:
         targets=known,
         times=torch.from_numpy(np.round(times - times[:, :1], 6)).float(),
         present=torch.ones(times.shape, dtype=torch.bool),
-        origin=torch.full((len(values), 2), -1),
+        origin=torch.from_numpy(origin),
     )
 
 

@@ -93,34 +93,67 @@ def draw(opened: Trained, panel: Panel, places: Places, steps: Plan, samples: in
         steps: How far the model sees.
         samples: Paths of each.
     """
-    pasts = [_past(opened, panel, panel.series[place], steps.past) for place in places]
-    values, times = (np.stack(column) for column in zip(*pasts, strict=True))
-    first = _predict(opened, values, times, steps.step, samples)
-    values = np.broadcast_to(values, (samples, *values.shape)).reshape(-1, *values.shape[1:])
-    times = np.tile(times, (samples, 1))
+    past = _past(opened, panel, places, steps.past)
+    first = _predict(opened, past, steps.step, samples)
+    past = past.of_paths(samples)
     drawn, paths = first.reshape(-1, *first.shape[2:]), [first]
     for _ in range(1, steps.rolls):
-        values = np.concatenate([values, drawn], axis=1)[:, -steps.past :]
-        times = np.concatenate([times, _ahead(times, steps.step)], axis=1)[:, -steps.past :]
-        drawn = _predict(opened, values, times, steps.step, 1)[0]
+        past = past.after(drawn)
+        drawn = _predict(opened, past, steps.step, 1)[0]
         paths.append(drawn.reshape(first.shape))
     return np.concatenate(paths, axis=2)
 
 
-def _predict(opened: Trained, past: Array, times: Array, step: int, samples: int) -> Array:
-    unknown = np.full((len(past), step, past.shape[2]), np.nan)
-    whole = np.concatenate([past, unknown], axis=1)
-    batch = windows_of(whole, np.concatenate([times, _ahead(times, step)], axis=1))
+@dataclass(frozen=True, eq=False)
+class Past:
+    """What a model sees before what it predicts.
+
+    Args:
+        values: Scaled, ``(path, row, channel)``, NaN where not known.
+        times: In steps, ``(path, row)``.
+        origin: Series and first row of each, ``(path, 2)``.
+    """
+
+    values: Array
+    times: Array
+    origin: Places
+
+    def of_paths(self, samples: int) -> Past:
+        """As many paths of each, the first path of all series before the second."""
+        values = np.tile(self.values, (samples, 1, 1))
+        return Past(values, np.tile(self.times, (samples, 1)), np.tile(self.origin, (samples, 1)))
+
+    def after(self, drawn: Array) -> Past:
+        """The same number of rows, which end with those drawn."""
+        step, rows = drawn.shape[1], self.values.shape[1]
+        values = np.concatenate([self.values, drawn], axis=1)[:, -rows:]
+        times = np.concatenate([self.times, self.ahead(step)], axis=1)[:, -rows:]
+        return Past(values, times, self.origin + np.array([0, step]))
+
+    def ahead(self, step: int) -> Array:
+        """The times of the next rows."""
+        return self.times[:, -1:] + np.arange(1, step + 1)
+
+
+def _predict(opened: Trained, past: Past, step: int, samples: int) -> Array:
+    paths, _, channels = past.values.shape
+    whole = np.concatenate([past.values, np.full((paths, step, channels), np.nan)], axis=1)
+    times = np.concatenate([past.times, past.ahead(step)], axis=1)
+    batch = windows_of(whole, times, past.origin)
     return opened.predict(batch, samples)[:, :, -step:].astype(np.float64)
 
 
-def _ahead(times: Array, step: int) -> Array:
-    return times[:, -1:] + np.arange(1, step + 1)
-
-
-def _past(opened: Trained, panel: Panel, series: Series, rows: int) -> tuple[Array, Array]:
-    values = opened.dataset.scaler.apply(series.values[-rows:])
+def _past(opened: Trained, panel: Panel, places: Places, rows: int) -> Past:
     step = step_of(opened.dataset, panel)
+    parts = [_end(opened, panel.series[place], step, rows) for place in places]
+    values, times = (np.stack(column) for column in zip(*parts, strict=True))
+    first = [len(panel.series[place].times) - rows for place in places]
+    return Past(values, times, np.stack([places, first], axis=1))
+
+
+def _end(opened: Trained, series: Series, step: float | None, rows: int) -> tuple[Array, Array]:
+    """Scaled values and times in steps of the last rows, those that it lacks first."""
+    values = opened.dataset.scaler.apply(series.values[-rows:])
     times = np.arange(len(values), dtype=np.float64)
     if step is not None:
         times = series.times[-rows:] / step

@@ -378,3 +378,52 @@ def test_a_mistake_is_one_line_and_nothing_is_written(
     assert said.out == ""
     assert places["data"].read_bytes() == before
     assert list((tmp_path / "here").iterdir()) == []
+
+
+VERBS = [
+    ["generate", "--n", "3", "--out", "g.csv"],
+    ["generate", "--n", "3", "--length", "7", "--out", "l.csv"],
+    ["impute", "{holes}", "o.csv", "--samples", "4", "--interval", "80"],
+    ["forecast", "--horizon", "9", "--samples", "4", "--out", "f.csv"],
+    ["anomaly", "--data", "{holes}", "--samples", "2", "--out", "s.csv"],
+    ["spectrum", "--json"],
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "model", ["koopman-vae-paper", "tv-inr", "process-vae", "degradation-cvae"]
+)
+def test_every_model_does_what_a_verb_asks_or_says_in_one_line_why_not(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    model: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    values = measured(seed=6, rows=60)
+    values[10:13, 0] = values[30, :] = np.nan
+    holes = write(tmp_path / "holes.csv", values)
+    (tmp_path / "run.yaml").write_text(
+        "domain: series\nname: run\n"
+        f"data: {{source: file, path: '{folder}/data.csv', window: {WINDOW}}}\n"
+        "task: {kind: generate, judges: 0}\n"
+        f"model: {{kind: {model}, latent: 4, hidden: 16}}\ndensity: {{kind: none}}\n"
+        "training: {epochs: 2, batch: 64, validate_every: 2}\ncompute: {threads: 1}\n"
+    )
+    assert latentworks("series", "train", "run.yaml", "--out", "run") == 0
+    done = set()
+    for verb, *words in VERBS:
+        capsys.readouterr()
+        status = latentworks("series", verb, "run", *(word.format(holes=holes) for word in words))
+        said = capsys.readouterr()
+        assert status in (0, 2), said.err
+        if status == 2:
+            assert said.err.strip().count("\n") == 0
+            assert not list(tmp_path.glob(words[-1]))
+        else:
+            done.add(verb)
+    assert done >= {"impute", "forecast", "anomaly"}
+    assert np.isfinite(column(rows_of(tmp_path / "o.csv"), "temperature")).all()
+    assert np.isfinite(column(rows_of(tmp_path / "f.csv"), "people_upper")).all()

@@ -196,6 +196,22 @@ def test_paths_of_a_rolling_forecast_spread_like_the_random_walk_that_they_are()
     assert paths.var(0)[0] == pytest.approx(np.arange(1, 10)[:, None] * np.ones(2), rel=0.05)
 
 
+def test_a_rolling_forecast_says_which_rows_of_the_series_it_is_at() -> None:
+    """A model that knows the age of what it predicts gives it back."""
+
+    class Age(Line):
+        def predictive(self, batch: Windows, samples: int) -> Distribution:
+            age = batch.origin[:, 1:] + torch.arange(batch.values.shape[1])
+            return Normal(age[:, :, None].float().expand(samples, *batch.values.shape), TINY)
+
+    panel = panel_of(ramp(12), ramp(2), dtypes=("float64", "float64"))
+    opened = opened_with(Age(), panel, window=6, task="forecast", horizon=2)
+    paths = forecasts.draw(opened, panel, np.array([0, 1]), forecasts.plan(opened, 5), samples=3)
+    for place, rows in enumerate((12, 2)):
+        ages = np.arange(rows, rows + 6)[:, None] * np.ones(2)
+        assert paths[:, place] == pytest.approx(np.stack([ages] * 3), abs=1e-4)
+
+
 def test_a_horizon_beyond_all_that_was_seen_is_refused() -> None:
     opened = opened_with(Line(), panel_of(ramp(40)))
     with pytest.raises(UserError, match="got 41, expected 1 to 40"):
