@@ -12,7 +12,7 @@ from domains.series.config import MixtureDensity
 HELD_OUT = 10  # stretches of windows, the end of each held out
 LEAST_VARIANCE, LEAST_EIGENVALUE = 1e-3, 1e-6
 LARGEST = 1024  # values in a window whose residuals are all correlated with each other
-QUANTILES = 257
+QUANTILES, FURTHEST = 257, 4.0  # residuals of a channel are kept at so many Normal scores
 ITERATIONS = 100
 
 
@@ -81,14 +81,14 @@ class AggregateDensity(nn.Module):
             return
         values = draws[:, order[:kept]].double().cpu().numpy()
         held = _held_out(len(values))
-        least = _least(values[~held])
 
         def mixture(components: int, data: np.ndarray) -> GaussianMixture:
             return GaussianMixture(
                 components, reg_covar=LEAST_VARIANCE, max_iter=ITERATIONS, random_state=seed
             ).fit(data)
 
-        counts = [each for each in self.section.components if each <= least] or [1]
+        most = _affordable(values[~held])
+        counts = sorted({min(each, most) for each in self.section.components})
         scores = [mixture(each, values[~held]).score(values[held]) for each in counts]
         self._keep(mixture(counts[int(np.argmax(scores))], values), kept)
 
@@ -194,7 +194,7 @@ class ResidualCopula(nn.Module):
         noise = torch.randn(count, len(self.time_tril), len(self.channel_tril))
         noise = noise.to(self.time_tril)
         noise = (self.time_tril @ noise @ self.channel_tril.T).reshape(count, *self.shape)
-        place = torch.special.ndtr(noise) * (QUANTILES - 1)
+        place = (noise / FURTHEST + 1).clamp(0, 2) * (QUANTILES - 1) / 2
         below = place.floor().clamp(max=QUANTILES - 2).long()
         channel = torch.arange(self.shape[1], device=noise.device)
         low, high = self.quantiles[below, channel], self.quantiles[below + 1, channel]
@@ -225,9 +225,11 @@ class ResidualCopula(nn.Module):
 
 
 def _quantiles(values: Float[Tensor, " value"]) -> Float[Tensor, " quantile"]:
-    """Return evenly spaced quantiles, the least and the largest value included."""
+    """Return the values at evenly spaced Normal scores; tails are as fine as the middle."""
     ordered = values.sort().values
-    place = torch.linspace(0, len(ordered) - 1, QUANTILES, dtype=torch.float64)
+    scores = torch.linspace(-FURTHEST, FURTHEST, QUANTILES, dtype=torch.float64)
+    place = torch.special.ndtr(scores) * len(ordered) - 0.5
+    place = place.clamp(0, len(ordered) - 1)
     below = place.floor().clamp(max=len(ordered) - 2).long()
     return torch.lerp(ordered[below], ordered[below + 1], (place - below).to(ordered))
 
@@ -277,6 +279,6 @@ def _held_out(count: int) -> np.ndarray:
     return np.arange(count) % stretch >= int(0.9 * stretch)
 
 
-def _least(values: np.ndarray) -> int:
+def _affordable(values: np.ndarray) -> int:
     """As many Normals as there are twice their dimensions of windows for each."""
     return max(1, len(values) // (2 * values.shape[1]))
