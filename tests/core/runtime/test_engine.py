@@ -249,3 +249,47 @@ def test_a_weight_that_is_not_finite_is_never_written(
     with pytest.raises(RunFailed, match=r"decoder\.weight.* became non-finite at step 1"):
         engine.train(replace(DOMAIN, model=poisoned), config, run)
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["best-000000000"]
+
+
+def finishing(calls: list[dict[str, torch.Tensor]], die: bool = False) -> object:
+    """The toy domain, which adds noise to its decoder's bias when training has ended."""
+
+    def finish(config: ToySettings, folder: Path, model: torch.nn.Module) -> None:
+        calls.append({name: value.clone() for name, value in model.state_dict().items()})
+        if die:
+            raise KeyboardInterrupt
+        model.decoder.bias += torch.rand(4)  # type: ignore[operator]
+
+    return replace(DOMAIN, finish=finish)
+
+
+def chosen(run: Path, config: ToySettings) -> checkpoint.Checkpoint:
+    found = checkpoint.read_newest(run / "checkpoints", "best", config, print)
+    assert found is not None
+    return found
+
+
+def test_a_domain_finishes_the_chosen_weights_once_and_they_are_kept(tmp_path: Path) -> None:
+    config, calls = settings(), []
+    plain = chosen(train(tmp_path / "plain", config), config)
+    run = new_run(tmp_path / "run", config)
+    engine.train(finishing(calls), config, run)  # type: ignore[arg-type]
+    finished = chosen(run, config)
+    assert len(calls) == 1
+    for name, value in plain.weights().items():
+        torch.testing.assert_close(calls[0][name], value, rtol=0, atol=0)
+    change = finished.weights()["decoder.bias"] - plain.weights()["decoder.bias"]
+    assert bool((change > 0).all())
+    keys = ("step", "epoch", "chosen_by", "score")
+    assert [finished.record[key] for key in keys] == [plain.record[key] for key in keys]
+
+
+def test_killed_while_finishing_and_resumed_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    config, calls = settings(), []
+    whole, run = new_run(tmp_path / "whole", config), new_run(tmp_path / "run", config)
+    engine.train(finishing(calls), config, whole)  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt):
+        engine.train(finishing(calls, die=True), config, run)  # type: ignore[arg-type]
+    engine.train(finishing(calls), config, run)  # type: ignore[arg-type]
+    engine.train(finishing(calls), config, run)  # type: ignore[arg-type]
+    assert newest_only(run) == newest_only(whole)
