@@ -72,7 +72,7 @@ def write(
     """Write a checkpoint and remove all but the newest two of its kind.
 
     The files are written into a temporary folder, fsynced and renamed, so that a kill or a full
-    disk at any moment leaves the earlier checkpoints as they were. A finished one (``Domain.finish``
+    disk at any moment leaves the earlier checkpoints as they were. A finished one (`Domain.finish`
     was called on it) stands beside the one it was made of, and counts as newer.
 
     Raises:

@@ -32,6 +32,7 @@ from core.runtime.config import Settings, Training
 from core.runtime.errors import Interrupted, RunFailed, UserError, did_you_mean
 from core.runtime.folder import say, write_atomic
 from core.runtime.order import derive, seed_everything_at
+from core.runtime.process import settle
 from core.runtime.progress import Progress
 from core.variational.diagnostics import looking_at
 from core.variational.distributions.base import checking_values
@@ -142,16 +143,6 @@ def require_estimator(evidence: Evidence, settings: Settings) -> None:
             f"estimator.kind {asked!r}: this model draws its latents itself ({listed}); leave "
             "estimator out"
         )
-
-
-def settle(settings: Settings) -> None:
-    """Set threads and determinism for this process: the bits of a result depend on them."""
-    compute = settings.compute
-    if compute.threads is not None:
-        torch.set_num_threads(compute.threads)
-    if compute.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(compute.deterministic)
 
 
 def configure(settings: Settings) -> Fabric:

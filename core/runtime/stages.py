@@ -131,10 +131,17 @@ def load_model(domain: AnyDomain, config: Settings, run: Path) -> Any:
 
 def with_best_weights(build: Callable[[Any, Path], ModelT], config: Settings, run: Path) -> ModelT:
     """A model as ``build`` makes it, in evaluation mode, with the chosen weights of the run."""
-    from core.runtime import engine
+    from core.runtime.process import settle
 
-    engine.settle(config)
+    settle(config)
     best = best_checkpoint(config, run)
     model: Any = build(config, run / "data")
-    model.load_state_dict(best.weights())
+    try:
+        model.load_state_dict(best.weights())
+    except RuntimeError as error:  # torch's message lists every name on a line of its own
+        first = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{best.folder}: its weights do not fit the model of this version of the code "
+            f"({first}); train a new run, or use the version in lineage.json"
+        ) from error
     return model.eval()

@@ -1,1 +1,1 @@
-"""Time series that are generated, imputed, forecast and checked with Koopman VAEs (Naiman et al.)."""
+"""Time series generated, imputed, forecast and checked with Koopman VAEs (Naiman et al.)."""

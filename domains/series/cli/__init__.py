@@ -67,7 +67,7 @@ def inspect(
     panel = data.read_unchecked(
         file, _options(file, time, identifier, values, na_values, merge, zone)
     )
-    found = data.describe(panel)
+    found = data.describe(panel, file)
     show_result(found, as_json, data.describe_text(found))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from core.runtime.figures import COLOURS
 from core.runtime.wording import number
 from domains.series.data import Clock
+from domains.series.data.times import time_zone
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -152,7 +152,7 @@ def time_axis(axes: Axes, times: Array, clock: Clock) -> Array:
 
 def zone_of(clock: Clock) -> tzinfo:
     """The time zone of a clock."""
-    return ZoneInfo(clock.zone) if clock.zone not in ("", "UTC") else UTC
+    return time_zone(clock.zone) if clock.zone else UTC
 
 
 def outlined(
