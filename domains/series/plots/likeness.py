@@ -280,14 +280,16 @@ def _clouds(clouds: Mapping[str, tuple[Array, str]]) -> Grid:
 
 def _in_ranges(likeness: Likeness, windows: Array) -> Array:
     """Windows as points in units of the channels' ranges, as the table's ratio has them."""
-    rows = likeness.every.reshape(-1, likeness.every.shape[-1])
+    scaler = likeness.dataset.scaler
+    rows = scaler.apply(likeness.every).reshape(-1, likeness.every.shape[-1])
     known = ~np.isnan(rows)
     low, high = (
         np.min(rows, 0, where=known, initial=np.inf),
         np.max(rows, 0, where=known, initial=-np.inf),
     )
     width = np.where(high > low, high - low, 1.0)
-    return closed((windows - np.where(known.any(0), low, 0)) / width).reshape(len(windows), -1)
+    shifted = scaler.apply(windows) - np.where(known.any(0), low, 0)
+    return closed(shifted / width).reshape(len(windows), -1)
 
 
 def _legend(axes: Grid) -> None:

@@ -25,6 +25,7 @@ from domains.series.plots.drawing import (
     Grid,
     Mask,
     figure_of,
+    listed,
     named,
     panels,
     spread,
@@ -162,7 +163,7 @@ def draw_errors(looked: Looked, predicted: Predicted) -> Plot | None:
         "windows, by "
         + ("how far ahead they are" if ahead else "how long ago a value of the channel was seen")
         + "; the model's prediction is its median. Thin lines: what it has to "
-        "be compared with.",
+        "be compared with." + _of_logarithms(looked),
     )
 
 
@@ -207,6 +208,15 @@ def gaps(since: Array) -> list[Mask]:
         edges = times[0] * 2 ** (np.arange(-1, top) / 2) * 1.0001
         found = [(since > low) & (since <= high) for low, high in itertools.pairwise(edges)]
     return [group for group in found if group.sum() >= FEWEST]
+
+
+def _of_logarithms(looked: Looked) -> str:
+    """A sentence on the channels whose error is one of logarithms; empty for none."""
+    logs = looked.dataset.scaler.logs
+    if logs is None or not logs.any():
+        return ""
+    names = [name for name, log in zip(looked.dataset.channels, logs, strict=True) if log]
+    return f" The error of {listed(names)} is that of logarithms."
 
 
 def _telling(hidden: Windows) -> Windows:

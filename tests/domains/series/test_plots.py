@@ -317,6 +317,27 @@ def test_errors_of_a_forecast_are_by_lead_time() -> None:
     assert lines["last value"][1] == pytest.approx(1.13, abs=0.15)
 
 
+def test_logarithms_and_gaps_leave_figures_in_original_units() -> None:
+    settings = config({"kind": "impute", "hide": 0.4}, logarithms=["c1"])
+    values = noise(2000)
+    values[:, 1] = np.exp(values[:, 1] / 3)
+    values[np.random.default_rng(0).random(values.shape) < 0.1] = np.nan
+    looked = Looked(settings, dataset_of(values, settings), Line())
+    predicted, fans = looked.predicted, draw_fans(looked)
+    assert predicted is not None
+    assert fans is not None
+    errors = draw_errors(looked, predicted)
+    assert errors is not None
+    assert "The error of c1 is that of logarithms." in errors.caption
+    for panel in fans.figure.axes:
+        hidden = next(line for line in panel.lines if line.get_label() == "hidden")
+        channel = ["c0", "c1"].index(panel.get_title())
+        shown = np.asarray(hidden.get_ydata(), dtype=float)
+        assert np.abs(shown[:, None] - values[None, :, channel]).min(
+            axis=1, where=~np.isnan(values[None, :, channel]), initial=np.inf
+        ) == pytest.approx(0, abs=0.01)
+
+
 def test_fans_show_the_hidden_truth_at_its_time_and_in_its_unit() -> None:
     settings = config({"kind": "impute", "hide": 0.4})
     dataset = dataset_of(noise(), settings)
