@@ -171,7 +171,7 @@ def test_a_value_seen_tells_of_its_copy_that_is_not() -> None:
     seen[:, 3, 1] = False
     with torch.no_grad():
         given = model.predictive(windows(values[:50], seen), samples=4)
-    torch.testing.assert_close(given.mean.mean(0)[:, 3, 1], values[:50, 3, 0], atol=0.1, rtol=0)
+    torch.testing.assert_close(given.mean.mean(0)[:, 3, 1], values[:50, 3, 0], atol=0.15, rtol=0)
 
 
 def test_the_density_finds_a_mixture_and_leaves_unused_latents_alone() -> None:
