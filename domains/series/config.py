@@ -200,10 +200,11 @@ class KoopmanVAE(Section):
     features: PositiveInt = Field(
         default=16, description="numbers of a step that the likelihood reads"
     )
-    relative: Literal["none", "level", "scale"] = Field(
+    relative: Literal["network", "level", "scale"] = Field(
         default="level",
-        description="to impute and forecast: what of a channel's values seen in a window does not "
-        "count, so that what is seen shifted (and scaled) is predicted so",
+        description="to impute and forecast: what knows a channel relative only to what is seen "
+        "of it in the window: with network the networks, while its mean and others' values count "
+        "linearly; with level the whole prediction, with scale its spread too",
     )
 
 

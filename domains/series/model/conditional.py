@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,7 +24,7 @@ from domains.series.config import KoopmanVAE as KoopmanVAESection
 from domains.series.data import Dataset, Windows
 from domains.series.model.base import SeriesModel, Spectrum
 from domains.series.model.convolution import Convolutions, zeroed
-from domains.series.model.frame import FRAMES, Frame
+from domains.series.model.frame import FRAMES, Frame, mean_of_seen
 from domains.series.model.interpolation import neighbours
 from domains.series.model.koopman import dynamics, network
 from domains.series.model.latents import evidence_of
@@ -37,6 +39,9 @@ class Cues(nn.Module):
     The interpolant; how far from it are its alternatives (the last value seen, the next, and one
     season ago); how near the last and the next are, :math:`1 / (1 + \Delta t)`, 0 for none; the
     value itself where it is seen, else 0.
+
+    Networks are told none of their levels: a level that training did not have leads them astray,
+    and mostly to intervals that are too wide.
 
     Args:
         season: Rows in a season that is shorter than a window; 0 for none.
@@ -58,6 +63,15 @@ class Cues(nn.Module):
         seen = torch.where(batch.seen, batch.values, 0)
         near = [found.has_last / (1 + found.since), found.has_following / (1 + found.until)]
         return torch.stack([found.line, *(each - found.line for each in others), *near, seen], 2)
+
+    def without_level(
+        self, cues: Float[Tensor, "batch time cue channel"], batch: Windows
+    ) -> Float[Tensor, "batch time cue channel"]:
+        """Return what networks are told: the line and what is seen from the mean of the latter."""
+        centre = mean_of_seen(batch.values, batch)
+        line, rest, seen = cues[:, :, 0], cues[:, :, 1:-1], cues[:, :, -1]
+        line, seen = line - centre, seen - centre * batch.seen
+        return torch.cat([line.unsqueeze(2), rest, seen.unsqueeze(2)], 2)
 
 
 class PerChannel(nn.Module):
@@ -86,9 +100,10 @@ class PerChannel(nn.Module):
 class Decoder(nn.Module):
     r"""From states to the likelihood's features, as a correction of the interpolant.
 
-    .. math:: \mu = \ell + \sum_k g_k (a_k - \ell) - g_0 \ell + r
+    .. math:: \mu = \ell + \sum_k g_k (a_k - \ell) - g_0 \ell + r + C x_{\text{seen}}
 
-    with :math:`\ell` the interpolant, :math:`a_k` its alternatives and 0 the channel's mean.
+    with :math:`\ell` the interpolant, :math:`a_k` its alternatives, 0 the channel's mean and
+    :math:`C` what the other channels' values of the row count.
     The gates :math:`g`, the residual :math:`r` and the log-spread are made for each channel from
     its own cues, the context and the state. They are 0 at first, so that training begins with
     interpolation.
@@ -99,17 +114,30 @@ class Decoder(nn.Module):
         context: Numbers that the context has at each row.
         latent: Length of the state.
         width: Hidden units of each channel.
+        spread: Where each channel's spread starts; None if the likelihood has its own.
     """
 
-    def __init__(self, channels: int, cues: Cues, context: int, latent: int, width: int) -> None:
+    def __init__(
+        self,
+        channels: int,
+        cues: Cues,
+        context: int,
+        latent: int,
+        width: int,
+        spread: float | None = None,
+    ) -> None:
         super().__init__()
         self.channels, self.alternatives = channels, cues.alternatives
         self.of_cues = PerChannel(channels, cues.count, width)
         self.of_context = nn.Linear(context, channels * width)
         self.of_state = nn.Linear(latent, channels * width, bias=False)
         nn.init.normal_(self.of_state.weight, std=0.5 / latent**0.5)
-        self.last = PerChannel(channels, width, cues.alternatives + 3)
+        self.of_others = nn.Linear(channels, channels, bias=False)
+        nn.init.zeros_(self.of_others.weight)
+        self.last = PerChannel(channels, width, cues.alternatives + 2 + (spread is not None))
         nn.init.zeros_(self.last.weight)
+        if spread is not None:
+            nn.init.constant_(self.last.bias[..., -1], math.log(spread))
 
     def given(
         self,
@@ -126,13 +154,29 @@ class Decoder(nn.Module):
         cues: Float[Tensor, "batch time cue channel"],
         state: Float[Tensor, "batch time latent"],
     ) -> Float[Tensor, "batch time feature"]:
-        """Return location, logarithm of the spread and value seen of each channel."""
+        """Return the location of each channel, and the logarithm of its spread."""
         moved = self.of_state(state).unflatten(-1, (self.channels, -1))
         made = self.last(functional.gelu(given + moved)).movedim(-1, 2)
         line, away = cues[:, :, 0], cues[:, :, 1 : 1 + self.alternatives]
-        gates, to_mean, residual, spread = made.split([self.alternatives, 1, 1, 1], 2)
-        loc = line + (gates * away).sum(2) - to_mean[:, :, 0] * line + residual[:, :, 0]
-        return torch.cat([loc, spread[:, :, 0], REACH * cues[:, :, -1]], -1)
+        gates, rest = made[:, :, : self.alternatives], made[:, :, self.alternatives :]
+        loc = line + (gates * away).sum(2) - rest[:, :, 0] * line + rest[:, :, 1]
+        loc = loc + REACH * self.of_others(cues[:, :, -1])
+        return torch.cat([loc, *rest[:, :, 2:].unbind(2)], -1)
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What is made of the values that are seen.
+
+    Args:
+        cues: What each channel tells of itself.
+        context: What a network over time makes of them.
+        given: What the decoder makes of both, before it knows the state.
+    """
+
+    cues: Float[Tensor, "batch time cue channel"]
+    context: Float[Tensor, "batch time feature"]
+    given: Float[Tensor, "batch time channel unit"]
 
 
 class ConditionalKoopmanVAE(SeriesModel):
@@ -193,43 +237,37 @@ class ConditionalKoopmanVAE(SeriesModel):
         """What the model says of the targets of a batch, from ``samples`` posterior draws."""
         frame = self.frame(batch)
         inside = frame.enter(batch)
-        cues, context = self.read(inside)
-        prior = self.foreseen(inside, context)
-        posterior = self.recognised(inside, cues, context, prior)
+        read = self.read(inside)
+        prior = self.foreseen(inside, read)
+        posterior = self.recognised(inside, read, prior)
         latent = Latent.draw("w", posterior, prior, samples, self.estimator)
-        likelihood = self._decode(latent.value, inside, cues, context)
+        likelihood = self._decode(latent.value, inside, read)
         return evidence_of(batch, frame.leave(likelihood), latent)
 
     def predictive(self, batch: Windows, samples: int) -> Distribution:
         """Return what it holds likely of every value given those seen, one part for each draw."""
         frame = self.frame(batch)
         inside = frame.enter(batch)
-        cues, context = self.read(inside)
-        drawn = self.foreseen(inside, context).sample(torch.Size((samples,)))
-        return factors(frame.leave(self._decode(drawn, inside, cues, context)), 2)
+        read = self.read(inside)
+        drawn = self.foreseen(inside, read).sample(torch.Size((samples,)))
+        return factors(frame.leave(self._decode(drawn, inside, read)), 2)
 
-    def read(self, batch: Windows) -> tuple[Tensor, Tensor]:
-        """Return the cues ``(batch, time, cue, channel)`` and the context of what is seen."""
+    def read(self, batch: Windows) -> Reading:
+        """Return what is made of the values that are seen."""
         cues = self.cues(batch)
-        return cues, _over_time(self.context, cues.flatten(2), batch)
+        told = self.cues.without_level(cues, batch)
+        context = _over_time(self.context, told.flatten(2), batch)
+        return Reading(cues, context, self.decoder.given(told, context))
 
-    def foreseen(
-        self, batch: Windows, context: Float[Tensor, "batch time feature"]
-    ) -> DiagonalNormal:
+    def foreseen(self, batch: Windows, read: Reading) -> DiagonalNormal:
         """Return the prior of the innovations given what is seen."""
-        loc, log_scale = self.prior(context).chunk(2, -1)
+        loc, log_scale = self.prior(read.context).chunk(2, -1)
         return _without_padding(DiagonalNormal(loc, log_scale.exp(), 2, log_scale), batch)
 
-    def recognised(
-        self,
-        batch: Windows,
-        cues: Float[Tensor, "batch time cue channel"],
-        context: Float[Tensor, "batch time feature"],
-        prior: DiagonalNormal,
-    ) -> DiagonalNormal:
+    def recognised(self, batch: Windows, read: Reading, prior: DiagonalNormal) -> DiagonalNormal:
         """Return the posterior of the innovations given what is seen and the targets."""
-        away = torch.where(batch.targets, batch.values - cues[:, :, 0], 0)
-        told = torch.cat([context, away, batch.targets.to(away)], -1)
+        away = torch.where(batch.targets, batch.values - read.cues[:, :, 0], 0)
+        told = torch.cat([read.context, away, batch.targets.to(away)], -1)
         shift, log_ratio = _over_time(self.recognition, told, batch).chunk(2, -1)
         log_scale = prior.log_scale + log_ratio
         loc = prior.loc + prior.scale * shift
@@ -249,8 +287,8 @@ class ConditionalKoopmanVAE(SeriesModel):
         width = 1 if self.dynamics.spectrum == "real" else 2
         squares = torch.zeros(self.dynamics.modes)
         for batch in (self.frame(each).enter(each) for each in batches):
-            cues, context = self.read(batch)
-            posterior = self.recognised(batch, cues, context, self.foreseen(batch, context))
+            read = self.read(batch)
+            posterior = self.recognised(batch, read, self.foreseen(batch, read))
             states = self.states(posterior.sample(), batch) * batch.present.unsqueeze(-1)
             squares += states.square().unflatten(-1, (-1, width)).sum((0, 1, -1)).cpu()
         return Spectrum(
@@ -260,13 +298,11 @@ class ConditionalKoopmanVAE(SeriesModel):
             squares / squares.sum(),
         )
 
-    def _decode(
-        self, innovations: Tensor, batch: Windows, cues: Tensor, context: Tensor
-    ) -> Distribution:
+    def _decode(self, innovations: Tensor, batch: Windows, read: Reading) -> Distribution:
         """Return the distribution of the values; draw by draw, as one may fill the memory."""
-        given = self.decoder.given(cues, context)
         states = self.states(innovations, batch)
-        return self.likelihood(torch.stack([self.decoder(given, cues, each) for each in states]))
+        features = [self.decoder(read.given, read.cues, each) for each in states]
+        return self.likelihood(torch.stack(features))
 
 
 def _padding(batch: Windows) -> Tensor | None:
@@ -297,8 +333,7 @@ def build(config: Config, dataset: Dataset) -> ConditionalKoopmanVAE:
     section, channels, time = config.model, len(dataset.channels), dataset.window
     assert isinstance(section, KoopmanVAESection)
     cues = Cues(dataset.season if dataset.season < time else 0)
-    likelihood = methods.build_likelihood(config.likelihood, 3 * channels, channels, event_dims=2)
-    _begin_at_the_mean(likelihood, channels)
+    likelihood, spread = _without_head(config, channels)
     hidden, latent = section.hidden, section.latent
     recognition = network(section, time, hidden + 2 * channels, 2 * latent)
     zeroed(_last_layer(recognition))
@@ -308,7 +343,7 @@ def build(config: Config, dataset: Dataset) -> ConditionalKoopmanVAE:
         zeroed(nn.Linear(hidden, 2 * latent)),
         recognition,
         dynamics(section),
-        Decoder(channels, cues, hidden, latent, section.features),
+        Decoder(channels, cues, hidden, latent, section.features, spread),
         likelihood,
         FRAMES[section.relative],
         methods.build_estimator(config.estimator),
@@ -320,12 +355,10 @@ def _last_layer(module: nn.Module) -> nn.Linear:
     return [each for each in module.modules() if isinstance(each, nn.Linear)][-1]
 
 
-@torch.no_grad()
-def _begin_at_the_mean(likelihood: Any, channels: int) -> None:
-    """Let the likelihood's location be that of its features at first, and its spread too."""
-    head, eye = likelihood.head, torch.eye(channels)
-    head.weight.zero_()
-    head.bias[:channels] = 0
-    head.weight[:channels, :channels] = eye
-    if len(head.bias) == 2 * channels:
-        head.weight[channels:, channels : 2 * channels] = eye
+def _without_head(config: Config, channels: int) -> tuple[nn.Module, float | None]:
+    """Return the likelihood of what the decoder gives it, and where a predicted spread starts."""
+    section: Any = config.likelihood
+    likelihood: Any = methods.build_likelihood(section, 1, channels, event_dims=2)
+    likelihood.head = nn.Identity()
+    predicted = getattr(section, "learned", None) == "predicted"
+    return likelihood, section.scale if predicted else None

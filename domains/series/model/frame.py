@@ -44,13 +44,13 @@ class Frame:
 
 
 def absolute(batch: Windows) -> Frame:
-    """Leave windows as they are: levels count."""
+    """Leave windows as they are."""
     return Frame()
 
 
 def own_level(batch: Windows) -> Frame:
     """Measure from the mean of what is seen of each channel."""
-    return Frame(_mean_of_seen(batch.values, batch))
+    return Frame(mean_of_seen(batch.values, batch))
 
 
 def own_scale(batch: Windows) -> Frame:
@@ -60,14 +60,14 @@ def own_scale(batch: Windows) -> Frame:
         Kim et al., "Reversible Instance Normalization for Accurate Time-Series Forecasting against
         Distribution Shift", ICLR 2022; without its learned scale and shift.
     """
-    centre = _mean_of_seen(batch.values, batch)
-    variance = _mean_of_seen((batch.values - centre).square(), batch)
+    centre = mean_of_seen(batch.values, batch)
+    variance = mean_of_seen((batch.values - centre).square(), batch)
     several = batch.seen.sum(1, keepdim=True) > 1
     return Frame(centre, torch.where(several, variance.sqrt().clamp(min=LEAST), 1))
 
 
 FRAMES: dict[str, Callable[[Windows], Frame]] = {
-    "none": absolute,
+    "network": absolute,
     "level": own_level,
     "scale": own_scale,
 }
@@ -120,7 +120,7 @@ def _placed(distribution: Any, centre: Tensor, spread: Tensor | None) -> tuple[T
     return centre + spread * distribution.loc, spread * distribution.scale
 
 
-def _mean_of_seen(values: Tensor, batch: Windows) -> Tensor:
+def mean_of_seen(values: Tensor, batch: Windows) -> Tensor:
     """Return the mean over time of what is seen of each channel; 0 where nothing is."""
     total = torch.where(batch.seen, values, 0).sum(1, keepdim=True)
     return total / batch.seen.sum(1, keepdim=True).clamp(min=1)

@@ -93,7 +93,7 @@ def value(model: conditional.ConditionalKoopmanVAE, batch: Windows, seed: int = 
     return evidence.log_likelihood["values"] - evidence.latents[0].kl()
 
 
-@pytest.mark.parametrize("relative", ["none", "level", "scale"])
+@pytest.mark.parametrize("relative", ["network", "level", "scale"])
 @pytest.mark.parametrize("network", ["mlp", "convolution"])
 def test_before_training_it_predicts_the_interpolant(relative: str, network: str) -> None:
     model, batch = build(relative=relative, network=network, season=3), windows(regular=False)
@@ -169,7 +169,7 @@ def test_units_of_a_window_change_its_density_by_the_jacobian(likelihood: dict[s
 
 
 def test_levels_count_where_they_are_to() -> None:
-    model, batch = trained(relative="none"), windows()
+    model, batch = trained(relative="network"), windows()
     torch.manual_seed(1)
     before = model.predictive(batch, 1).mean
     torch.manual_seed(1)
@@ -282,7 +282,7 @@ def twins(count: int, time: int = 12) -> Windows:
 @pytest.mark.slow
 def test_it_learns_from_other_channels_and_its_intervals_cover() -> None:
     """White noise is hidden in both twins with probability .4: else it can be copied."""
-    model = build(relative="none", likelihood=NORMAL).train()
+    model = build(relative="network", likelihood=NORMAL).train()
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     for step in range(400):
         optimizer.param_groups[0]["lr"] = 1e-2 * (1 - step / 400)
