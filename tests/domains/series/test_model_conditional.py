@@ -177,6 +177,14 @@ def test_levels_count_where_they_are_to() -> None:
     assert not torch.allclose(after, before + 3, atol=0.1)
 
 
+def test_networks_are_told_no_levels() -> None:
+    model, batch = trained(relative="network"), windows()
+    before = model.read(batch)
+    after = model.read(replace(batch, values=batch.values + torch.tensor([50.0, -9.0, 2.0])))
+    torch.testing.assert_close(after.context, before.context, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(after.given, before.given, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("regular", [True, False])
 def test_padding_is_as_if_the_window_ended(regular: bool) -> None:
     model, batch = trained(), windows(regular=regular)
