@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -13,9 +15,11 @@ from core.variational.estimators import REPARAMETERISED, Estimator
 from core.variational.evidence import Evidence, Latent
 from domains.series.config import Config
 from domains.series.config import DegradationCVAE as DegradationCVAESection
-from domains.series.data import Dataset, Windows
+from domains.series.data import Dataset, Windows, every_window
 from domains.series.model.base import SeriesModel
 from domains.series.model.latents import draws_of_prior, evidence_of
+
+OPERATING = 512  # conditions of train windows that are kept to generate under
 
 
 class DegradationCVAE(SeriesModel):
@@ -34,12 +38,15 @@ class DegradationCVAE(SeriesModel):
     among the values of a window: each has its own error and an equal share of the KL. The KL
     matters: a window may be easy to reconstruct from a latent that no healthy one has.
 
+    A window is generated under a condition that some train window had, which is part of it.
+
     References:
         Abdelli, Grießer and Pachnicke, "Degradation prediction of semiconductor lasers using
         conditional variational autoencoder", Journal of Lightwave Technology 40, 2022
         (arXiv:2211.02847).
 
     Args:
+        operating: Conditions of train windows to generate under, ``(window, condition)``.
         time: Rows of a window.
         given: Which channels are conditions, of shape ``(channel,)``.
         lifetime: Rows by which the age is divided; 0 leaves the age out.
@@ -54,9 +61,11 @@ class DegradationCVAE(SeriesModel):
     """
 
     given: Tensor
+    operating: Tensor
 
     def __init__(
         self,
+        operating: Float[Tensor, "window condition"],
         time: int,
         given: Bool[Tensor, " channel"],
         lifetime: float,
@@ -71,8 +80,9 @@ class DegradationCVAE(SeriesModel):
     ) -> None:
         super().__init__()
         self.register_buffer("given", given, persistent=False)
+        self.register_buffer("operating", operating)
         self.time, self.lifetime, self.latent = time, lifetime, latent
-        size = condition_size(time, given, lifetime)
+        size = operating.shape[1]
         explained = 2 * time * int((~given).sum())
         self.encoder = _perceptron(explained + size, hidden, hidden)
         self.decoder = _perceptron(latent + size, hidden, time * features)
@@ -94,12 +104,8 @@ class DegradationCVAE(SeriesModel):
 
     def condition(self, batch: Windows) -> Float[Tensor, "batch condition"]:
         """Return what is given: the seen values of the conditions, their masks, and the age."""
-        self._check(batch)
-        seen = batch.seen[..., self.given].to(batch.values)
-        parts = [(batch.values[..., self.given] * seen).flatten(1), seen.flatten(1)]
-        if self.lifetime:
-            parts.append(batch.origin[:, 1:].to(batch.values) / self.lifetime)
-        return torch.cat(parts, 1)
+        self._check(batch.times)
+        return condition_of(batch, self.given, self.lifetime)
 
     def encode(self, batch: Windows, condition: Float[Tensor, "batch condition"]) -> Distribution:
         """Return the posterior of the latent given what is seen and the condition."""
@@ -125,50 +131,63 @@ class DegradationCVAE(SeriesModel):
         return self.decode(z, condition)
 
     def generative(self, times: Float[Tensor, "count time"]) -> Distribution:
-        """Return the distribution of each value of devices at the start of their lives.
+        """Return the distribution of each value of new windows, each under some condition."""
+        return self._drawn(times)[1]
 
-        Raises:
-            NotImplementedError: If there are conditions: nothing says how the device is run.
-        """
-        if self.given.any():
-            raise NotImplementedError(
-                "DegradationCVAE: windows are drawn given the channels of model.conditions, and "
-                "there are none to be given; leave model.conditions empty to generate"
-            )
-        condition = times.new_zeros(len(times), 1 if self.lifetime else 0)
+    def draw_windows(
+        self, times: Float[Tensor, "count time"]
+    ) -> Float[Tensor, "count time channel"]:
+        """Draw windows with the conditions that they are drawn under."""
+        condition, likelihood = self._drawn(times)
+        windows = likelihood.sample()
+        count = self.time * int(self.given.sum())
+        windows[..., self.given] = condition[:, :count].unflatten(1, (self.time, -1))
+        return windows
+
+    def _drawn(self, times: Tensor) -> tuple[Tensor, Distribution]:
+        self._check(times)
+        chosen = torch.randint(len(self.operating), (len(times),), device=times.device)
+        condition = self.operating[chosen]
         context = condition if self.contextual else None
         z = draws_of_prior(self.prior, len(times), self.latent, times, context)
-        return self.decode(z, condition)
+        return condition, self.decode(z, condition)
 
     def surprise(self, batch: Windows, samples: int) -> Float[Tensor, "batch time channel"]:
-        """Return what each value adds to the negative bound of its window, in nats.
+        """Return what each value seen adds to the negative bound of its window, in nats.
 
-        0 for conditions and for what is not seen, so that the sum over a window is the bound.
+        Of a value that is not seen its surprise given those that are; 0 of a condition.
         """
         condition = self.condition(batch)
         posterior = self.encode(batch, condition)
         latent = Latent.draw(
             "z", posterior, lambda q: self._prior(q, condition), samples, self.estimator
         )
-        error = -self.decode(latent.value, condition).log_prob(batch.values).mean(0)
-        explained = batch.seen & ~self.given
-        count = explained.sum((1, 2)).clamp(min=1)
-        share = (latent.kl().mean(0) / count)[:, None, None]
-        return torch.where(explained, error + share, 0)
+        log_prob = self.decode(latent.value, condition).log_prob(batch.values)
+        seen = batch.seen & ~self.given
+        share = latent.kl().mean(0) / seen.sum((1, 2)).clamp(min=1)
+        added = share[:, None, None] - log_prob.mean(0)
+        alone = math.log(len(log_prob)) - log_prob.logsumexp(0)
+        return torch.where(seen, added, torch.where(self.given, 0, alone))
 
     def _prior(self, posterior: Distribution, condition: Tensor) -> Distribution:
         return self.prior(posterior, condition) if self.contextual else self.prior(posterior)
 
-    def _check(self, batch: Windows) -> None:
-        if batch.values.shape[1] != self.time:
+    def _check(self, times: Tensor) -> None:
+        if times.shape[1] != self.time:
             raise ValueError(
-                f"DegradationCVAE: windows of {batch.values.shape[1]} rows; it sees {self.time}"
+                f"DegradationCVAE: windows of {times.shape[1]} rows; it sees {self.time}"
             )
 
 
-def condition_size(time: int, given: Bool[Tensor, " channel"], lifetime: float) -> int:
-    """Return how many numbers a condition has."""
-    return 2 * time * int(given.sum()) + bool(lifetime)
+def condition_of(
+    batch: Windows, given: Bool[Tensor, " channel"], lifetime: float
+) -> Float[Tensor, "batch condition"]:
+    """Return the values of the conditions where they are seen, their masks, and the age."""
+    seen = batch.seen[..., given].to(batch.values)
+    parts = [(batch.values[..., given] * seen).flatten(1), seen.flatten(1)]
+    if lifetime:
+        parts.append(batch.origin[:, 1:].to(batch.values) / lifetime)
+    return torch.cat(parts, 1)
 
 
 def build(config: Config, dataset: Dataset) -> DegradationCVAE:
@@ -183,14 +202,16 @@ def build(config: Config, dataset: Dataset) -> DegradationCVAE:
     given = conditions(section.conditions, dataset.channels)
     longest = max(len(one.times) for one in dataset.panel.series)
     lifetime = float(longest) if section.age else 0.0
-    size = condition_size(dataset.window, given, lifetime)
+    windows = every_window(dataset, "train", config)
+    operating = condition_of(windows, given, lifetime)[:: -(-len(windows) // OPERATING)].clone()
     return DegradationCVAE(
+        operating=operating,
         time=dataset.window,
         given=given,
         lifetime=lifetime,
         **section.model_dump(include={"latent", "hidden", "features"}),
         posterior=methods.build_posterior(config.posterior, section.hidden, section.latent),
-        prior=methods.build_prior(config.prior, section.latent, context=size),
+        prior=methods.build_prior(config.prior, section.latent, context=operating.shape[1]),
         contextual=config.prior.kind == "conditional-normal",
         likelihood=methods.build_likelihood(
             config.likelihood, section.features, len(dataset.channels), event_dims=0

@@ -131,8 +131,8 @@ class ProcessVAE(SeriesModel):
     def decode(
         self,
         z: Float[Tensor, "*draws batch latent"],
-        values: Float[Tensor, "*draws batch time channel"],
-        known: Bool[Tensor, "*draws batch time channel"],
+        values: Float[Tensor, "*paths batch time channel"],
+        known: Bool[Tensor, "*paths batch time channel"],
         times: Float[Tensor, "batch time"],
     ) -> Distribution:
         """Return the distribution of each value given the latent and those known before it."""
@@ -188,7 +188,7 @@ class ProcessVAE(SeriesModel):
     def _rolled(
         self, z: Tensor, values: Tensor, seen: Tensor, times: Tensor
     ) -> tuple[Tensor, Distribution]:
-        """Draw step by step what is not seen; return the paths and what each step was drawn from."""
+        """Draw step by step what is not seen; return the paths and what each was drawn from."""
         path, known = torch.where(seen, values, 0), torch.ones_like(seen)
         for step in range(path.shape[-2]):
             part = slice(max(step - self.memory, 0), step + 1)
