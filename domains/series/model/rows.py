@@ -9,9 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from domains.series.data import Windows
+from domains.series.model.convolution import Convolutions
 from domains.series.model.interpolation import interpolate
-
-KERNEL = 3
 
 
 class RowNetwork(nn.Sequential):
@@ -55,36 +54,23 @@ class RowEncoder(nn.Module):
 
 
 class ConvolutionEncoder(nn.Module):
-    """Features of each row from the rows around it, by convolutions that reach ever further.
+    """Features of each row from the rows around it.
 
-    Layer :math:`l` looks :math:`2^l` rows to both sides, so that the reach doubles with each. It
-    sees what is interpolated in time, which values are seen, and how far away those are.
-
-    References:
-        Bai, Kolter and Koltun, "An Empirical Evaluation of Generic Convolutional and Recurrent
-        Networks for Sequence Modeling", 2018 (arXiv:1803.01271), for dilations; here both ways.
+    Sees what is interpolated in time, which values are seen, and how far away those are.
 
     Args:
         channels: Of the series.
-        hidden: Channels of a layer.
-        layers: How many.
+        hidden: Numbers of a row between the layers.
+        layers: How many convolutions.
     """
 
     def __init__(self, channels: int, hidden: int, layers: int) -> None:
         super().__init__()
-        self.first = nn.Linear(4 * channels, hidden)
-        self.layers = nn.ModuleList(
-            nn.Conv1d(hidden, hidden, KERNEL, padding=2**layer, dilation=2**layer)
-            for layer in range(layers)
-        )
+        self.network = Convolutions(4 * channels, hidden, hidden, layers)
         self.outputs = hidden
 
     def forward(self, batch: Windows) -> Float[Tensor, "batch time feature"]:
         """Return the features; padding changes none."""
         line, since, until = interpolate(batch.values, batch.seen, batch.times)
         parts = [line, batch.seen.to(line), since.log1p(), until.log1p()]
-        there = batch.present.to(line).unsqueeze(1)
-        features = self.first(torch.cat(parts, -1)).transpose(1, 2)
-        for layer in self.layers:
-            features = features + layer(nn.functional.silu(features) * there)
-        return nn.functional.silu(features).transpose(1, 2)
+        return self.network(torch.cat(parts, -1), batch.present)

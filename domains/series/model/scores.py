@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -45,9 +46,47 @@ def row_scores(
     return found
 
 
-@torch.no_grad()
+@dataclass(frozen=True, eq=False)
+class Typical:
+    """The surprise that is usual for stretches of the train rows, channel by channel.
+
+    Args:
+        length: Rows of a stretch.
+        least: Surprise in nats that counts as none.
+        middle: Median of the mean log surprise of a stretch.
+        spread: Its robust standard deviation.
+    """
+
+    length: int
+    least: Array
+    middle: Array
+    spread: Array
+
+    def scores(self, surprise: Array) -> Array:
+        """Return how many spreads off the usual the stretch around each row is at most."""
+        off = np.abs(_mean_log(surprise, self.least, self.length) - self.middle) / self.spread
+        return np.where(np.isnan(off).all(1), np.nan, np.fmax.reduce(off, axis=1))
+
+
+def typical(
+    model: StructuredKoopmanVAE, dataset: Dataset, length: int, samples: int = 16
+) -> Typical:
+    """Find what surprise is usual for stretches of so many rows; see `stretch_scores`."""
+    usual = _value_scores(model, dataset, dataset.panel, samples)
+    pairs = list(zip(usual, dataset.train_rows, strict=True))
+    least = np.nanquantile(np.concatenate([each[train] for each, train in pairs]), LEAST, axis=0)
+    means = np.concatenate([_mean_log(each, least, length)[train] for each, train in pairs])
+    middle = np.nanmedian(means, axis=0)
+    spread = NORMAL_MAD * np.nanmedian(np.abs(means - middle), axis=0)
+    return Typical(length, least, middle, spread)
+
+
 def stretch_scores(
-    model: StructuredKoopmanVAE, dataset: Dataset, panel: Panel, length: int, samples: int = 16
+    model: StructuredKoopmanVAE,
+    dataset: Dataset,
+    panel: Panel,
+    usual: Typical,
+    samples: int = 16,
 ) -> list[Array]:
     r"""Score each row by how untypical the surprise of the stretch around it is.
 
@@ -69,7 +108,7 @@ def stretch_scores(
         model: In evaluation mode, one that `filters`.
         dataset: What it was trained on.
         panel: Series of the same channels.
-        length: Rows :math:`n` of a stretch.
+        usual: Of stretches of how many rows, see `typical`.
         samples: Draws of a row's state behind each density that is not exact.
 
     Returns:
@@ -78,25 +117,10 @@ def stretch_scores(
     Raises:
         ValueError: If the model does not filter.
     """
-    usual = _value_scores(model, dataset, dataset.panel, samples)
-    train = np.concatenate(
-        [each[rows_] for each, rows_ in zip(usual, dataset.train_rows, strict=True)]
-    )
-    least = np.nanquantile(train, LEAST, axis=0)
-    means = np.concatenate(
-        [
-            _mean_log(each, least, length)[rows_]
-            for each, rows_ in zip(usual, dataset.train_rows, strict=True)
-        ]
-    )
-    middle = np.nanmedian(means, axis=0)
-    spread = NORMAL_MAD * np.nanmedian(np.abs(means - middle), axis=0)
-    return [
-        np.max(np.abs(_mean_log(each, least, length) - middle) / spread, axis=1)
-        for each in _value_scores(model, dataset, panel, samples)
-    ]
+    return [usual.scores(each) for each in _value_scores(model, dataset, panel, samples)]
 
 
+@torch.no_grad()
 def _value_scores(
     model: StructuredKoopmanVAE, dataset: Dataset, panel: Panel, samples: int
 ) -> list[Array]:

@@ -213,6 +213,8 @@ class StructuredKoopmanVAE(SeriesModel):
         would surprise nobody who has seen it: of it, :math:`-\log p(x_{tj} \mid x_{<t})` given
         what is seen of the rows before, where the model can filter.
         """
+        if self.filters and bool(batch.seen.all()):
+            return self._values_ahead(batch, samples)
         if self.exact:
             hidden = -DiagonalNormal(*self.interpolated(batch), 0).log_prob(batch.values)
         else:

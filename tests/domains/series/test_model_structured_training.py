@@ -18,7 +18,7 @@ from domains.series.data.build import build as build_dataset
 from domains.series.data.oscillator import OSCILLATOR, Modes, oscillator
 from domains.series.model.base import SeriesModel
 from domains.series.model.identification import identify
-from domains.series.model.scores import row_scores, stretch_scores
+from domains.series.model.scores import row_scores, stretch_scores, typical
 from domains.series.model.structured import StructuredKoopmanVAE, build
 
 EXACT = {
@@ -267,8 +267,9 @@ def test_a_stretch_is_untypical_where_a_sensor_fails(fault: str) -> None:
         values[25:41, 1] += 0.25 * np.random.default_rng(0).standard_normal(16)
     else:  # what was expected, and no noise of the sensor
         values[25:41, 1] = oscillator(1, 60, 3, seed=5, noise=0.0).series[0].values[25:41, 1]
-    found = stretch_scores(model, dataset, panel, 16)[0]
-    calm = stretch_scores(model, dataset, oscillator(1, 60, 3, seed=5), 16)[0]
+    usual = typical(model, dataset, length=16)
+    found = stretch_scores(model, dataset, panel, usual)[0]
+    calm = stretch_scores(model, dataset, oscillator(1, 60, 3, seed=5), usual)[0]
     assert 28 <= np.argmax(found) <= 38
     assert found.max() > calm[20:46].max()
 
