@@ -257,7 +257,7 @@ def build(config: Config, dataset: Dataset) -> KoopmanVAE:
         dynamics(section),
         network(section, time, latent, section.features),
         methods.build_likelihood(config.likelihood, section.features, channels, event_dims=2),
-        ResidualCopula(time, channels),
+        ResidualCopula(time, channels, getattr(density, "residuals", "copula")),
         AggregateDensity(time * latent, density) if density.kind == "mixture" else None,
         methods.build_estimator(config.estimator),
     )
