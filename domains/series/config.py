@@ -291,11 +291,6 @@ class MixtureDensity(Section):
     components: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = Field(
         default=(8, 16, 32, 64), description="how many Normals; held-out likelihood chooses"
     )
-    residuals: Literal["copula", "normal"] = Field(
-        default="copula",
-        description="noise with each channel's own distribution and rank correlations, or Normal "
-        "with the linear correlations of the residuals",
-    )
     active: PositiveFloat = Field(
         default=0.02, description="KL in nats from which a latent is in use"
     )

@@ -147,13 +147,9 @@ class ResidualCopula(nn.Module):
     References:
         Liu, Lafferty and Wasserman, "The Nonparanormal", JMLR 10, 2009 (arXiv:0903.0649).
 
-    A copula keeps rank correlations; of skewed channels the linear ones change a little. With
-    Normal margins they are kept, and skewness is not.
-
     Args:
         time: Rows in a window.
         channels: Values in a row.
-        margins: ``copula`` for each channel's own, ``normal`` for Normal ones of its size.
     """
 
     time_tril: Tensor
@@ -161,9 +157,9 @@ class ResidualCopula(nn.Module):
     quantiles: Tensor
     fitted: Tensor
 
-    def __init__(self, time: int, channels: int, margins: str = "copula") -> None:
+    def __init__(self, time: int, channels: int) -> None:
         super().__init__()
-        self.shape, self.margins = (time, channels), margins
+        self.shape = (time, channels)
         self.whole = time * channels <= LARGEST
         sizes = (time * channels, 1) if self.whole else (time, channels)
         self.register_buffer("time_tril", torch.eye(sizes[0]))
@@ -183,13 +179,8 @@ class ResidualCopula(nn.Module):
             values = residuals[..., channel][there]
             if len(values) < 2:
                 continue
-            if self.margins == "normal":
-                size = values.square().mean().sqrt()
-                self.quantiles[:, channel] = size * _score_grid().to(values)
-                scores[..., channel][there] = values / size
-            else:
-                self.quantiles[:, channel] = _quantiles(values)
-                scores[..., channel][there] = _normal_scores(values)
+            self.quantiles[:, channel] = _quantiles(values)
+            scores[..., channel][there] = _normal_scores(values)
         if self.whole:
             self.time_tril.copy_(_correlation_tril(scores.flatten(1), known.flatten(1)))
         else:
@@ -233,15 +224,11 @@ class ResidualCopula(nn.Module):
         return loc.unflatten(-1, self.shape), scale.unflatten(-1, self.shape)
 
 
-def _score_grid() -> Float[Tensor, " quantile"]:
-    """The Normal scores at which a channel's residuals are kept."""
-    return torch.linspace(-FURTHEST, FURTHEST, QUANTILES, dtype=torch.float64)
-
-
 def _quantiles(values: Float[Tensor, " value"]) -> Float[Tensor, " quantile"]:
     """Return the values at evenly spaced Normal scores; tails are as fine as the middle."""
     ordered = values.sort().values
-    place = torch.special.ndtr(_score_grid()) * len(ordered) - 0.5
+    scores = torch.linspace(-FURTHEST, FURTHEST, QUANTILES, dtype=torch.float64)
+    place = torch.special.ndtr(scores) * len(ordered) - 0.5
     place = place.clamp(0, len(ordered) - 1)
     below = place.floor().clamp(max=len(ordered) - 2).long()
     return torch.lerp(ordered[below], ordered[below + 1], (place - below).to(ordered))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -30,7 +30,6 @@ from domains.series.model.networks import WindowMLP
 
 KRIGED = 512  # values in a window up to which residuals seen are asked of the others
 MEAN_DRAWS = 64
-MATCHED, FACTORS = 8192, (0.5, 2.0)  # windows to compare spreads on; what a factor squared may be
 
 
 class KoopmanVAE(SeriesModel):
@@ -158,7 +157,7 @@ class KoopmanVAE(SeriesModel):
     def finish(self, batches: Iterable[Windows]) -> None:
         """Fit the density to the train windows' posteriors, and the copula of residuals."""
         looked = [self._look(batch.to(self.device)) for batch in batches]
-        origin, draws, means, values, errors, known = (
+        origin, draws, means, errors, known = (
             torch.cat(each) for each in zip(*looked, strict=True)
         )
         order = _in_order(origin)
@@ -167,26 +166,6 @@ class KoopmanVAE(SeriesModel):
             self.density.fit(draws[order].flatten(1), means[order].flatten(1), seed)
         if isinstance(self.likelihood, NormalLikelihood | SigmaVAELikelihood):
             self.residuals.fit(errors[order], known[order])
-            self._match_spread(values, known)
-
-    def _match_spread(
-        self,
-        values: Float[Tensor, "window time channel"],
-        known: Bool[Tensor, "window time channel"],
-    ) -> None:
-        """Scale the residuals of each channel so that generated values vary as much as the data.
-
-        The copula draws residuals independently of the latents; where large ones go with certain
-        latents, the total variance would be another.
-        """
-        time = values.shape[1]
-        drawn = self.generative(torch.arange(time).to(values).expand(MATCHED, -1))
-        noise = drawn.stddev * self.residuals.sample(MATCHED)
-        data = torch.where(known, values, torch.nan).flatten(0, 1)
-        wanted = (data - data.nanmean(0)).square().nanmean(0)
-        made, mean = (each.flatten(0, 1).var(0) for each in (drawn.mean + noise, drawn.mean))
-        factor = ((wanted - mean) / (made - mean)).clamp(*FACTORS).sqrt()
-        self.residuals.quantiles *= torch.where(made > mean, factor, 1.0)
 
     def spectrum(self, batches: Iterable[Windows]) -> Spectrum | None:
         """Return the modes; energy is the variance of a mode's states under the posterior."""
@@ -209,7 +188,7 @@ class KoopmanVAE(SeriesModel):
         draw = posterior.sample()
         decoded = factors(self.decode(draw[None], batch.times), 2)
         errors = (batch.values - decoded.mean[0]) / decoded.stddev[0]
-        return batch.origin, draw, _mean(posterior), batch.values, errors, batch.targets
+        return batch.origin, draw, _mean(posterior), errors, batch.targets
 
     @property
     def _krige(self) -> bool:
@@ -257,7 +236,7 @@ def build(config: Config, dataset: Dataset) -> KoopmanVAE:
         dynamics(section),
         network(section, time, latent, section.features),
         methods.build_likelihood(config.likelihood, section.features, channels, event_dims=2),
-        ResidualCopula(time, channels, getattr(density, "residuals", "copula")),
+        ResidualCopula(time, channels),
         AggregateDensity(time * latent, density) if density.kind == "mixture" else None,
         methods.build_estimator(config.estimator),
     )
