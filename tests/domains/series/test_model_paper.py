@@ -30,6 +30,7 @@ def settings(**changes: Any) -> Config:
             "data": data | changes.pop("data", {}),
             "model": {"kind": "koopman-vae-paper", "latent": 4, "hidden": 6, "layers": 2}
             | changes.pop("model", {}),
+            "likelihood": {"kind": "sigma-vae", "shared": False},
             "training": {"batch": 8},
             **changes,
         }
