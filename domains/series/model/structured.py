@@ -30,13 +30,14 @@ from core.variational.dynamics import (
 from core.variational.dynamics.gauss_markov import symmetric
 from core.variational.estimators import REPARAMETERISED, Estimator
 from core.variational.evidence import Evidence, Latent
-from core.variational.likelihoods import NormalLikelihood, SigmaVAELikelihood, masked_log_prob
+from core.variational.likelihoods import NormalLikelihood, SigmaVAELikelihood
 from domains.series.config import Config
 from domains.series.config import KoopmanVAE as KoopmanVAESection
 from domains.series.data import Dataset, Windows
 from domains.series.data.windows import gather, rows_of_dataset, thin
 from domains.series.model.base import SeriesModel, Spectrum
 from domains.series.model.identification import identify
+from domains.series.model.latents import evidence_of
 from domains.series.model.rows import ConvolutionEncoder, RowEncoder, RowNetwork
 
 IDENTIFYING = 1000  # train windows that dynamics are identified from
@@ -155,9 +156,7 @@ class StructuredKoopmanVAE(SeriesModel):
             posterior = self.encode(batch)
             prior = self.prior(posterior, steps_of(batch))
         latent = Latent.draw("z", posterior, prior, samples, self.estimator)
-        likelihood = self.decode(latent.value)
-        term = masked_log_prob(likelihood, batch.values, batch.targets, event_dims=2).log_prob
-        return Evidence(log_likelihood={"values": term}, latents=[latent])
+        return evidence_of(batch, self.decode(latent.value), latent)
 
     def predictive(self, batch: Windows, samples: int) -> Distribution:
         """Return the distribution of each value given those seen, one part for each drawn path."""
