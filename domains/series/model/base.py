@@ -67,7 +67,7 @@ class SeriesModel(nn.Module, abc.ABC):
         """Return the modes of its dynamics, None if it has none."""
         return None
 
-    def finish(self, batches: Iterable[Windows]) -> None:  # noqa: B027
+    def finish(self, batches: Iterable[Windows]) -> None:
         """Fit what is fitted once training has ended, on the train windows."""
 
     def predict(self, batch: Windows, samples: int) -> Float[Tensor, "samples batch time channel"]:
