@@ -191,9 +191,9 @@ class ResidualCopula(nn.Module):
 
     def sample(self, count: int) -> Float[Tensor, "count time channel"]:
         """Draw standardised residuals of ``count`` windows."""
-        noise = torch.randn(count, len(self.time_tril), len(self.channel_tril))
-        noise = noise.to(self.time_tril)
-        noise = (self.time_tril @ noise @ self.channel_tril.T).reshape(count, *self.shape)
+        noise = torch.randn(count, len(self.channel_tril), len(self.time_tril))
+        noise = (noise.to(self.time_tril) @ self.time_tril.T).mT @ self.channel_tril.T
+        noise = noise.reshape(count, *self.shape)
         place = (noise / FURTHEST + 1).clamp(0, 2) * (QUANTILES - 1) / 2
         below = place.floor().clamp(max=QUANTILES - 2).long()
         channel = torch.arange(self.shape[1], device=noise.device)
