@@ -41,9 +41,8 @@ class DegradationCVAE(SeriesModel):
     A window is generated under a condition that some train window had, which is part of it.
 
     References:
-        Abdelli, Grießer and Pachnicke, "Degradation prediction of semiconductor lasers using
-        conditional variational autoencoder", Journal of Lightwave Technology 40, 2022
-        (arXiv:2211.02847).
+        Abdelli, Grießer, Neumeyr, Hohenleitner and Pachnicke, "Degradation Prediction of
+        Semiconductor Lasers using Conditional Variational Autoencoder", 2022 (arXiv:2211.02847).
 
     Args:
         operating: Conditions of train windows to generate under, ``(window, condition)``.

@@ -36,11 +36,13 @@ class TVINR(SeriesModel):
     What is seen is explained together with the targets, whatever the task: the value bounds the
     likelihood of all of them, with a posterior given what is seen alone.
 
-    Deviations from what is known of the published model: the encoder is a sum over the set, with
-    cost linear in its size; and the first layer alone is made by the hypernetwork.
+    Deviations from the published model: the encoder is a sum over the set, with cost linear in its
+    size, in place of a transformer; the hypernetwork makes the first layer, not all of them; the
+    prior is one for all windows, where theirs is given what is observed.
 
     References:
-        "TV-INRs: time-variant implicit neural representations", 2025 (arXiv:2506.01544).
+        Koyuncu, DeVries, Winther and Valera, "Temporal Variational Implicit Neural
+        Representations", 2025 (arXiv:2506.01544).
 
     Args:
         channels: Channels of a series.

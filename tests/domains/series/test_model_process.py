@@ -267,7 +267,7 @@ def trained(what: str, rows: int, epochs: int, folder: Path) -> tuple[ProcessVAE
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("what", "rows", "epochs"), [("fbm", 320, 16), ("ou", 256, 10)])
+@pytest.mark.parametrize(("what", "rows", "epochs"), [("fbm", 320, 28), ("ou", 256, 20)])
 def test_s078_the_one_parameter_of_a_process_is_the_one_active_unit(
     tmp_path: Path, what: str, rows: int, epochs: int
 ) -> None:
