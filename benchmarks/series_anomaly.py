@@ -40,7 +40,7 @@ from core.runtime.order import generator
 from domains.series.data import Dataset, Panel, load
 from domains.series.domain import DOMAIN
 from domains.series.metrics.anomalies import average_precision, hit
-from domains.series.model.scores import row_scores, stretch_scores, typical
+from domains.series.model.scores import filtered_scores, stretch_scores, typical
 
 HERE = Path(__file__).resolve()
 CONFIGS = HERE.parent.parent / "configs" / "series"
@@ -81,7 +81,7 @@ def scorers(model: Any, dataset: Dataset) -> dict[str, Scores]:
 
     usual = typical(model, dataset, dataset.window)
     return {
-        "surprise": lambda panel: row_scores(model, dataset, panel)[0],
+        "surprise": lambda panel: filtered_scores(model, dataset, panel)[0],
         "untypical stretch": lambda panel: stretch_scores(model, dataset, panel, usual)[0],
         "first difference": difference,
         "rolling mean": rolling,

@@ -282,7 +282,10 @@ class NoDensity(Section):
 
 
 class MixtureDensity(Section):
-    """A mixture of Normals over the latents in use, fitted to the aggregated posterior."""
+    """A mixture of Normals over the latents in use, fitted to the aggregated posterior.
+
+    Of a Koopman VAE that generates, with innovations as latents; others draw from their prior.
+    """
 
     kind: Literal["mixture"] = "mixture"
     dimensions: PositiveInt = Field(

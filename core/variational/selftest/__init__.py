@@ -8,11 +8,8 @@ standard errors; beside it stands a control that something wrong is found.
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-
-import torch
 
 from core.variational.diagnostics import own_random_stream, seed_for
 from core.variational.selftest.check import Check
@@ -23,6 +20,7 @@ from core.variational.selftest.flows import check_flows
 from core.variational.selftest.linear import check_operators
 from core.variational.selftest.rates import check_rates
 from core.variational.selftest.schedules import check_schedules
+from core.variational.threads import one_thread
 
 __all__ = ["PARTS", "QUICK", "Check", "run_part", "self_test"]
 
@@ -62,20 +60,9 @@ def self_test(
 
 def run_part(part: str, seed: int = 0) -> list[Check]:
     """Run one part on one thread; if it breaks off, that is its only check, and failed."""
-    with own_random_stream(seed_for(seed, part)), _one_thread():
+    with own_random_stream(seed_for(seed, part)), one_thread():
         try:
             return PARTS[part]()
         except (ValueError, RuntimeError, ArithmeticError) as error:
             reason = str(error).partition("\n")[0]
             return [Check("runs to its end", 1, math.nan, 0, "errors", reason)]
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Use one thread: sums of several differ in their last bits, and small ones wait for them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -16,6 +16,7 @@ from scipy import sparse
 
 from core.contract import DataCard
 from core.runtime.errors import UserError
+from core.runtime.files import json_bytes, key_of
 from core.runtime.folder import write_atomic
 from domains.graph.data import readers
 from domains.graph.data.pairs import pair_numbers, pairs_of
@@ -52,7 +53,7 @@ def prepare(config: Ingest, folder: Path) -> DataCard:
     files = {
         GRAPH: save_arrays(_arrays(features, edges, raw, directed)),
         SPLIT: save_arrays({field.name: getattr(split, field.name) for field in fields(split)}),
-        NODES: _json({"names": raw.names, "titles": raw.titles or raw.names}),
+        NODES: json_bytes({"names": raw.names, "titles": raw.titles or raw.names}),
     }
     card = DataCard(
         source=raw.source,
@@ -75,7 +76,7 @@ def prepare(config: Ingest, folder: Path) -> DataCard:
     for name, data in files.items():
         write_atomic(folder / name, data)
     write_atomic(
-        folder / CARD, _json({"key": key, "card": asdict(card)})
+        folder / CARD, json_bytes({"key": key, "card": asdict(card)})
     )  # last: it says that all is there
     return card
 
@@ -273,12 +274,8 @@ def _short(split: LinkSplit) -> tuple[str, ...]:
 def _key(config: Ingest) -> str:
     """What the prepared files are a function of: settings, bytes read, format."""
     settings = config.data.model_dump(exclude={"root", "features", "batch_edges"})
-    digest = hashlib.sha256(_json({"format": FORMAT, "seed": config.seed, **settings}))
-    for path in readers.inputs(config.data):
-        digest.update(f"{path.name}\n".encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+    facts = {"format": FORMAT, "seed": config.seed, **settings}
+    return key_of(facts, readers.inputs(config.data))
 
 
 def _finished(folder: Path, key: str) -> DataCard | None:
@@ -297,7 +294,3 @@ def _hash(*parts: bytes) -> str:
     for part in parts:
         digest.update(hashlib.sha256(part).digest())
     return digest.hexdigest()
-
-
-def _json(value: object) -> bytes:
-    return (json.dumps(value, ensure_ascii=False, sort_keys=True, indent=1) + "\n").encode()

@@ -17,7 +17,7 @@ from domains.series.cli.stamps import stamp
 from domains.series.cli.tables import with_values
 from domains.series.data import Panel, Windows, panel_windows
 from domains.series.metrics.anomalies import average_precision, judged_by_the_rest
-from domains.series.model.scores import row_scores
+from domains.series.model.scores import filtered_scores
 from domains.series.model.structured import StructuredKoopmanVAE
 
 Array = NDArray[np.float64]
@@ -73,7 +73,7 @@ def _filtered(opened: Trained, model: StructuredKoopmanVAE, panel: Panel, sample
     with Progress("scoring", len(panel.series)) as progress:
         for number, one in enumerate(panel.series):
             alone = replace(panel, series=(one,))
-            (joint,) = row_scores(model, opened.dataset, alone, samples)
+            (joint,) = filtered_scores(model, opened.dataset, alone, samples)
             whole = panel_windows(opened.dataset, alone, window=len(one.times))
             values = model.surprise(whole.to(opened.device), samples)[0].cpu().double().numpy()
             known = np.isfinite(one.values)

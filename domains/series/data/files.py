@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from pathlib import Path
 
+from core.runtime import files
 from core.runtime.errors import UserError
 
+EXPECTED = "rows of a series"
 TEXT = (".csv", ".tsv", ".txt", ".ts")
 PARQUET = (".parquet", ".pq")
 NETCDF = (".nc", ".nc4", ".cdf", ".netcdf", ".h5")
@@ -53,36 +53,18 @@ def place(path: Path, line: int | None) -> str:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the bytes of a file, unpacked if its name ends in .gz.
+    """Return the bytes of a file of series, unpacked if its name ends in .gz.
 
     Raises:
         UserError: If it is missing, unreadable, damaged or empty.
     """
-    try:
-        data = existing(path).read_bytes()
-        data = gzip.decompress(data) if path.suffix.lower() == ".gz" else data
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: damaged gzip file ({error}); make or copy it again") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    if not data.strip():
-        raise UserError(f"{path}: empty; expected rows of a series")
-    return data
+    return files.read_bytes(existing(path), EXPECTED)
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a UTF-8 file.
+    """Return the text of a UTF-8 file of series.
 
     Raises:
-        UserError: If it is unreadable, empty, binary or in another encoding.
+        UserError: If it is missing, unreadable, empty, binary or in another encoding.
     """
-    data = read_bytes(path)
-    if b"\0" in data:
-        raise UserError(f"{path}: a binary file (or UTF-16); expected UTF-8 text")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"{path}:{line}: byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8"
-        ) from error
+    return files.read_text(existing(path), EXPECTED)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.runtime.order import generator
-from domains.series.data.records import Clock, Panel, Series
+from domains.series.data.records import Array, Clock, Panel, Series
 
 Complexes = NDArray[np.complex128]
 
@@ -69,7 +69,13 @@ def oscillator(
     times = np.arange(window, dtype=np.float64)
     clean = ((states * modes.eigenvalues ** times[:, None]) @ mixing).real
     values = clean + noise * rng.standard_normal(clean.shape)
-    digits = len(str(count - 1))
+    return panel_of(values)
+
+
+def panel_of(values: Array) -> Panel:
+    """Return generated series of one length, ``(series, time, channel)``, as a panel."""
+    count, window, channels = values.shape
+    times, digits = np.arange(window, dtype=np.float64), len(str(count - 1))
     return Panel(
         series=tuple(Series(f"{k:0{digits}d}", times, values[k]) for k in range(count)),
         channels=tuple(f"x{j + 1}" for j in range(channels)),

@@ -16,7 +16,7 @@ from core.runtime.errors import UserError
 from core.runtime.order import generator
 from domains.series.config import Data
 from domains.series.data.files import existing
-from domains.series.data.oscillator import oscillator
+from domains.series.data.oscillator import oscillator, panel_of
 from domains.series.data.records import Clock, Panel, Series
 from domains.series.data.simulated import SIMULATED
 
@@ -109,15 +109,7 @@ def sines(count: int, window: int, channels: int = 5, seed: int = 0) -> Panel:
     rng = generator(seed, "sines")
     frequency, phase = rng.uniform(0, FASTEST, size=(2, count, 1, channels))
     times = np.arange(window, dtype=np.float64)
-    values = (np.sin(frequency * times[:, None] + phase) + 1) / 2
-    digits = len(str(count - 1))
-    return Panel(
-        series=tuple(Series(f"{k:0{digits}d}", times, values[k]) for k in range(count)),
-        channels=tuple(f"x{j + 1}" for j in range(channels)),
-        dtypes=("float64",) * channels,
-        clock=Clock(kind="index", column="", zone="", form="", interval=1.0),
-        identifier="series",
-    )
+    return panel_of((np.sin(frequency * times[:, None] + phase) + 1) / 2)
 
 
 GENERATED: Mapping[str, Callable[[Data, int], Panel]] = {

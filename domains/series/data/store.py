@@ -15,6 +15,7 @@ import numpy as np
 
 from core.contract import DataCard
 from core.runtime.errors import UserError
+from core.runtime.files import json_bytes, key_of
 from core.runtime.folder import write_atomic
 from domains.series.config import Config
 from domains.series.data.build import build
@@ -49,8 +50,10 @@ def prepare(config: Config, folder: Path) -> DataCard:
     )
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / ARRAYS, _npz(arrays))
-    write_atomic(folder / NAMES, _json(names))
-    write_atomic(folder / CARD, _json({"key": key, "card": asdict(card)}))  # last: all is there
+    write_atomic(folder / NAMES, json_bytes(names))
+    write_atomic(
+        folder / CARD, json_bytes({"key": key, "card": asdict(card)})
+    )  # last: all is there
     return card
 
 
@@ -189,12 +192,8 @@ def _frozen(value: Any) -> Any:
 def _key(config: Config, source: Source) -> str:
     """Return what the prepared files are a function of: settings, bytes read, format."""
     settings = config.data.model_dump(mode="json", exclude={"path"})
-    digest = hashlib.sha256(_json({"format": FORMAT, "seed": config.seed, **settings}))
-    for path in source.files:
-        digest.update(f"{path.name}\n".encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+    facts = {"format": FORMAT, "seed": config.seed, **settings}
+    return key_of(facts, source.files)
 
 
 def _finished(folder: Path, key: str) -> DataCard | None:
@@ -211,7 +210,7 @@ def _finished(folder: Path, key: str) -> DataCard | None:
 
 def _fingerprint(arrays: Mapping[str, np.ndarray], names: Mapping[str, Any]) -> str:
     """Return a SHA-256 of all numbers, masks, windows and names: equal on any machine."""
-    digest = hashlib.sha256(_json(names))
+    digest = hashlib.sha256(json_bytes(names))
     for name, array in sorted(arrays.items()):
         little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
         digest.update(f"{name} {little.dtype.str} {little.shape}\n".encode())
@@ -224,10 +223,6 @@ def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()
-
-
-def _json(value: object) -> bytes:
-    return (json.dumps(value, ensure_ascii=False, sort_keys=True, indent=1) + "\n").encode()
 
 
 def _logs(dataset: Dataset) -> np.ndarray:

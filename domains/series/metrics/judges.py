@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core.runtime.order import generator
-from domains.series.metrics.judging import Judges, distinct, gather, one_thread
+from core.variational.threads import one_thread
+from domains.series.metrics.judging import Judges, distinct, gather
 
 Array = NDArray[np.floating]
 Places = NDArray[np.int64]

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from core.runtime.order import derive, generator
 from core.variational.diagnostics import own_random_stream
-from domains.series.metrics.judging import one_thread
+from core.variational.threads import one_thread
 from domains.series.metrics.similarity import nearest
 
 Array = NDArray[np.float64]

@@ -18,6 +18,7 @@ from domains.series.config import DegradationCVAE as DegradationCVAESection
 from domains.series.data import Dataset, Windows, every_window
 from domains.series.model.base import SeriesModel
 from domains.series.model.latents import draws_of_prior, evidence_of
+from domains.series.model.networks import perceptron
 
 OPERATING = 512  # conditions of train windows that are kept to generate under
 
@@ -83,8 +84,8 @@ class DegradationCVAE(SeriesModel):
         self.time, self.lifetime, self.latent = time, lifetime, latent
         size = operating.shape[1]
         explained = 2 * time * int((~given).sum())
-        self.encoder = _perceptron(explained + size, hidden, hidden)
-        self.decoder = _perceptron(latent + size, hidden, time * features)
+        self.encoder = perceptron(explained + size, hidden, hidden)
+        self.decoder = perceptron(latent + size, hidden, time * features)
         self.posterior, self.prior, self.contextual = posterior, prior, contextual
         self.likelihood, self.estimator = likelihood, estimator
 
@@ -235,13 +236,3 @@ def conditions(names: tuple[str, ...], channels: tuple[str, ...]) -> Bool[Tensor
     if given.all():
         raise UserError("model.conditions: every channel is one; leave one to be explained")
     return given
-
-
-def _perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(inputs, hidden),
-        nn.SiLU(),
-        nn.Linear(hidden, hidden),
-        nn.SiLU(),
-        nn.Linear(hidden, outputs),
-    )

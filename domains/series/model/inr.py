@@ -18,6 +18,7 @@ from domains.series.config import Config
 from domains.series.data import Dataset, Windows
 from domains.series.model.base import SeriesModel
 from domains.series.model.latents import draws_of_prior, evidence_of
+from domains.series.model.networks import perceptron
 
 TINY = 1e-6  # mean square, in scaled units, below which a channel counts as zero
 
@@ -76,8 +77,8 @@ class TVINR(SeriesModel):
         self.waves = Waves(span, frequencies)
         self.width, self.latent = width, latent
         numbers = 2 * self.waves.size + frequencies + 1
-        self.encoder = _perceptron(numbers * channels, hidden, hidden)
-        self.hypernetwork = _perceptron(latent, hidden, self.waves.size * width)
+        self.encoder = perceptron(numbers * channels, hidden, hidden)
+        self.hypernetwork = perceptron(latent, hidden, self.waves.size * width)
         self.bend = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.posterior, self.prior, self.likelihood = posterior, prior, likelihood
         self.estimator = estimator
@@ -191,14 +192,4 @@ def build(config: Config, dataset: Dataset) -> TVINR:
             config.likelihood, 2 * section.width, channels, event_dims=0
         ),
         estimator=methods.build_estimator(config.estimator),
-    )
-
-
-def _perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(inputs, hidden),
-        nn.SiLU(),
-        nn.Linear(hidden, hidden),
-        nn.SiLU(),
-        nn.Linear(hidden, outputs),
     )

@@ -15,17 +15,14 @@ from core.variational.distributions.base import factors
 from core.variational.dynamics import LinearDynamics, Steps
 from core.variational.estimators import REPARAMETERISED, Estimator
 from core.variational.evidence import Evidence, Latent, per_draw
-from core.variational.likelihoods import (
-    NormalLikelihood,
-    SigmaVAELikelihood,
-    masked_log_prob,
-)
+from core.variational.likelihoods import NormalLikelihood, SigmaVAELikelihood
 from domains.series.config import Config
 from domains.series.config import KoopmanVAE as KoopmanVAESection
 from domains.series.data import Dataset, Windows
 from domains.series.model.base import SeriesModel, Spectrum
 from domains.series.model.convolution import Convolutions
 from domains.series.model.density import AggregateDensity, ResidualCopula
+from domains.series.model.latents import evidence_of
 from domains.series.model.networks import WindowMLP
 
 KRIGED = 512  # values in a window up to which residuals seen are asked of the others
@@ -113,8 +110,7 @@ class KoopmanVAE(SeriesModel):
         """What the model says of the targets of a batch, from ``samples`` posterior draws."""
         latent = Latent.draw("w", self.encode(batch), self.prior, samples, self.estimator)
         likelihood = self.decode(latent.value, batch.times)
-        term = masked_log_prob(likelihood, batch.values, batch.targets, event_dims=2).log_prob
-        return Evidence(log_likelihood={"values": term}, latents=[latent])
+        return evidence_of(batch, likelihood, latent)
 
     def predictive(self, batch: Windows, samples: int) -> Distribution:
         """Return the distribution of each value given those seen, one part for each draw.
@@ -125,7 +121,7 @@ class KoopmanVAE(SeriesModel):
         """
         innovations = self.encode(batch).sample(torch.Size((samples,)))
         decoded = factors(self.decode(innovations, batch.times), 2)
-        if not self._krige:
+        if not self._krige(batch.values.shape[1]):
             return decoded
         loc, scale = decoded.mean, decoded.stddev
         shift, spread = self.residuals.given((batch.values - loc) / scale, batch.seen)
@@ -173,7 +169,7 @@ class KoopmanVAE(SeriesModel):
         squares = torch.zeros(self.dynamics.modes)
         for batch in batches:
             posterior = self.encode(batch)
-            paths = self.states(posterior.mean[None], batch.times)[0]
+            paths = self.states(_mean(posterior)[None], batch.times)[0]
             squares += paths.square().unflatten(-1, (-1, modes)).sum((0, 1, -1)).cpu()
         return Spectrum(
             self.dynamics.eigenvalues.to(torch.complex64).cpu(),
@@ -190,10 +186,10 @@ class KoopmanVAE(SeriesModel):
         errors = (batch.values - decoded.mean[0]) / decoded.stddev[0]
         return batch.origin, draw, _mean(posterior), errors, batch.targets
 
-    @property
-    def _krige(self) -> bool:
-        """Whether the residuals seen are asked of the others; for small windows only."""
-        return bool(self.residuals.fitted) and len(self.residuals.time_tril) <= KRIGED
+    def _krige(self, time: int) -> bool:
+        """Whether residuals seen are asked of the others: in small windows as trained on."""
+        rows, channels = self.residuals.shape
+        return bool(self.residuals.fitted) and time == rows and rows * channels <= KRIGED
 
     @property
     def device(self) -> torch.device:

@@ -43,3 +43,14 @@ class WindowMLP(nn.Module):
                 "set model.network to 'convolution' for others"
             )
         return self.layers(steps)
+
+
+def perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """Return a perceptron of two hidden layers."""
+    return nn.Sequential(
+        nn.Linear(inputs, hidden),
+        nn.SiLU(),
+        nn.Linear(hidden, hidden),
+        nn.SiLU(),
+        nn.Linear(hidden, outputs),
+    )

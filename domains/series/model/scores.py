@@ -19,7 +19,7 @@ NORMAL_MAD = 1.4826  # standard deviation of a Normal in median absolute deviati
 
 
 @torch.no_grad()
-def row_scores(
+def filtered_scores(
     model: StructuredKoopmanVAE, dataset: Dataset, panel: Panel, samples: int = 16
 ) -> list[Array]:
     r"""Score each row by :math:`-\log p(x_t \mid x_{<t})`, its channels jointly, in nats.

@@ -158,7 +158,9 @@ def test_walks_wander_and_returning_series_return() -> None:
 
 @pytest.mark.parametrize("values", [np.arange(60.0), np.arange(60.0) % 2, np.eye(1, 60)[0]])
 def test_degenerate_series_give_an_answer(values: np.ndarray) -> None:
-    json.dumps(unit_root(values), allow_nan=False)
+    found = unit_root(values)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert isinstance(found["returns"], bool)
 
 
 def test_codes_are_usual_numbers_far_from_the_rest_that_come_more_than_once() -> None:

@@ -295,3 +295,20 @@ def test_every_likelihood_trains_and_generates(likelihood: dict[str, Any], netwo
         drawn = model.draw_windows(batch.times)
     assert drawn.shape == batch.values.shape
     assert bool(torch.isfinite(drawn).all())
+
+
+@pytest.mark.parametrize(("time", "network"), [(400, "mlp"), (TIME, "convolution")])
+def test_windows_whose_residuals_cannot_be_asked_are_predicted_by_the_latents(
+    time: int, network: str
+) -> None:
+    changes = {"model": {**SMALL, "network": network}, "density": {"kind": "none"}}
+    model = koopman.build(Config.model_validate({"name": "x", **changes}), dataset(time)).eval()
+    longer = windows(torch.randn(3, time + (network == "convolution"), CHANNELS))
+    with torch.no_grad():
+        model.finish([windows(torch.randn(20, time, CHANNELS))])
+        torch.manual_seed(2)
+        found = model.predictive(longer, samples=2)
+        torch.manual_seed(2)
+        innovations = model.encode(longer).sample(torch.Size((2,)))
+        expected = model.decode(innovations, longer.times)
+    torch.testing.assert_close(found.mean, expected.mean)

@@ -18,7 +18,7 @@ from domains.series.data.build import build as build_dataset
 from domains.series.data.oscillator import OSCILLATOR, Modes, oscillator
 from domains.series.model.base import SeriesModel
 from domains.series.model.identification import identify
-from domains.series.model.scores import row_scores, stretch_scores, typical
+from domains.series.model.scores import filtered_scores, stretch_scores, typical
 from domains.series.model.structured import StructuredKoopmanVAE, build
 
 EXACT = {
@@ -249,11 +249,11 @@ def test_a_blow_is_the_most_surprising_row(network: str, task: str) -> None:
     calm, blown = oscillator(1, 60, 3, seed=5), oscillator(1, 60, 3, seed=5)
     blown.series[0].values[37] += 3.0
     blown.series[0].values[5] = np.nan
-    found = row_scores(model, dataset, blown)[0]
+    found = filtered_scores(model, dataset, blown)[0]
     assert np.isnan(found[5])
     assert np.isfinite(np.delete(found, 5)).all()
     assert np.nanargmax(found) == 37
-    assert found[37] > row_scores(model, dataset, calm)[0].max()
+    assert found[37] > filtered_scores(model, dataset, calm)[0].max()
 
 
 @pytest.mark.parametrize("fault", ["noisy", "stuck"])
