@@ -1,0 +1,1 @@
+"""Photographs → crops with their rates; pictures as files hold them."""
