@@ -86,6 +86,11 @@ class TransformModel(ImageModel):
         """Which groups make a level of a file that decodes progressively, from the coarsest."""
         return tuple((step.name,) for step in self.program.groups)
 
+    @property
+    def halo(self) -> int:
+        """Pixels that the transforms look at around a tile, a multiple of the stride."""
+        return self.stride
+
     @abc.abstractmethod
     def analyse(
         self, pixels: Float[Tensor, "batch colour height width"], rate: Int64[Tensor, " batch"]
