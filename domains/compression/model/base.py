@@ -49,7 +49,7 @@ class ImageModel(nn.Module, abc.ABC):
         """Return what files are written and read with; the examples show its ranges."""
 
     def start(self, examples: Images) -> None:
-        """Set what is best started from data: called once, before training."""
+        """Set what is best started from data, once before training; nothing by default."""
 
     def likelihood(
         self, mean: Float[Tensor, "batch colour height width"], rate: Int64[Tensor, " batch"]

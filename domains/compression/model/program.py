@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,7 @@ from domains.compression.model.rates import place
 SCALES = 64
 SMALLEST, LARGEST = 0.11, 64.0
 LOG_STEP = math.log(LARGEST / SMALLEST) / (SCALES - 1)
+UNIT = math.log(1 / SMALLEST) / LOG_STEP  # the index of a standard deviation of 1
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,14 @@ class Affine(nn.Module):
         kernel: 1 or 3.
     """
 
+    weight: Tensor
+    bias: Tensor
+
     def __init__(self, inputs: int, outputs: int, kernel: int = 1) -> None:
         super().__init__()
         self.kernel = kernel
-        made = nn.Conv2d(inputs, outputs, kernel)
-        self.weight, self.bias = made.weight, made.bias
+        made = nn.Conv2d(inputs, outputs, kernel)  # its way of starting
+        self.weight, self.bias = made.weight, nn.Parameter(made.bias.data)  # pyright: ignore
 
     def forward(self, x: Float[Tensor, "batch c height width"]) -> Tensor:
         """Apply it."""
@@ -94,7 +99,7 @@ class Network(nn.Module):
         super().__init__()
         sizes = [inputs, *hidden, outputs * up * up]
         self.layers = nn.ModuleList(
-            Affine(a, b, kernel) for a, b, kernel in zip(sizes, sizes[1:], kernels, strict=True)
+            Affine(a, b, kernel) for (a, b), kernel in zip(pairwise(sizes), kernels, strict=True)
         )
         self.up = up
 
@@ -103,6 +108,26 @@ class Network(nn.Module):
         for index, layer in enumerate(self.layers):
             x = layer(x if index == 0 else F.relu(x))
         return F.pixel_shuffle(x, self.up) if self.up > 1 else x
+
+
+def shrunk(layer: Affine, factor: float = 0.02) -> Affine:
+    """Return the layer, its output made small: all but absent, yet with a gradient."""
+    with torch.no_grad():
+        layer.weight.mul_(factor)
+        layer.bias.zero_()
+    return layer
+
+
+def predicting(inputs: int, hidden: Sequence[int], channels: int) -> Network:
+    """Return a network whose means start near 0 and whose scales start near 1."""
+    network = Network(inputs, hidden, 2 * channels, (1,) * (len(hidden) + 1))
+    last = network.layers[-1]
+    assert isinstance(last, Affine)
+    shrunk(last, 0.1)
+    with torch.no_grad():
+        last.bias[channels:] = UNIT
+        last.weight[channels:] *= 10
+    return network
 
 
 Code = Callable[[Step, Tensor, Tensor], Tensor]
@@ -122,7 +147,13 @@ class Program(nn.Module):
         self.steps = tuple(steps)
         self.networks = nn.ModuleDict(dict(networks))
         self.constants = nn.ParameterDict(
-            {step.name: torch.zeros(2 * step.channels) for step in steps if not step.reads}
+            {
+                step.name: torch.cat(
+                    [torch.zeros(step.channels), torch.full((step.channels,), UNIT)]
+                )
+                for step in steps
+                if not step.reads
+            }
         )
 
     @property

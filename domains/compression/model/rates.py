@@ -36,7 +36,7 @@ def place(rate: Int64[Tensor, " batch"]) -> Float[Tensor, " batch"]:
 
 
 def price(rate: Int64[Tensor, " batch"], rates: Rates) -> Float[Tensor, " batch"]:
-    r"""Return the price :math:`\lambda` of a squared error, in bits per pixel and (grey level)²."""
+    r"""Return the price :math:`\lambda` of an error, in bits per pixel and (grey level)²."""
     low, high = math.log(rates.lowest), math.log(rates.highest)
     return torch.exp((low + high) / 2 + place(rate) * (high - low) / 2)
 
