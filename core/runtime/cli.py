@@ -29,6 +29,7 @@ Json = Annotated[
 ]
 Force = Annotated[bool, Parameter(negative="", help="Replace what is there.")]
 Orchestrate = Callable[[str, Path], None]
+STAGES = ("ingest", "train", "evaluate", "report", "diagnose")
 
 
 @runtime_checkable
@@ -85,10 +86,10 @@ def build_app(
 
 
 def _add_domain_verbs(app: App, catalogue: Catalogue, name: str) -> None:
-    stage_verbs = StageVerbs(catalogue, name)
-    for verb in ("ingest", "train", "evaluate", "report", "diagnose"):
-        app.command(getattr(stage_verbs, verb), name=verb)
-    for verb, function in catalogue.load_verbs(name).items():
+    """A domain's own verb takes the place of the stage of its name, which it may widen."""
+    stages = StageVerbs(catalogue, name)
+    verbs = {verb: getattr(stages, verb) for verb in STAGES}
+    for verb, function in (verbs | catalogue.load_verbs(name)).items():
         app.command(function, name=verb)
 
 
