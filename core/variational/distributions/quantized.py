@@ -187,11 +187,19 @@ class _LogMass(Function):
     def forward(ctx: Any, distance: Tensor, scale: Tensor) -> Tensor:
         upper = (0.5 - distance) / scale
         log_density = -0.5 * upper.square() - HALF_LOG_TWO_PI
-        near, far = _log_mass_near(distance, scale), _log_mills_difference(distance, scale)
-        inside = distance <= 0.5
-        hazard = torch.where(inside, log_density - near, -far).exp()
+        log_mass = _log_mass(distance, scale)
+        hazard = (log_density - log_mass).exp()
+        hard = _is_hard(distance, scale)
+        if distance.is_cuda:  # no look at the values, which would wait for the device
+            far = _log_mills(distance, scale)
+            log_mass = torch.where(hard, log_density + far, log_mass)
+            hazard = torch.where(hard, (-far).exp(), hazard)
+        elif bool(hard.any()):
+            each = (part.expand_as(hard)[hard] for part in (distance, scale))
+            far = _log_mills(*each)
+            log_mass[hard], hazard[hard] = log_density[hard] + far, (-far).exp()
         ctx.save_for_backward(distance, scale, hazard)
-        return torch.where(inside, near, log_density + far)
+        return log_mass
 
     @staticmethod
     @once_differentiable
@@ -206,13 +214,38 @@ class _LogMass(Function):
         return by_distance.sum_to_size(distance.shape), by_scale.sum_to_size(scale.shape)
 
 
-def _log_mass_near(distance: Tensor, scale: Tensor) -> Tensor:
-    """Log M within the interval, as a sum of two positive masses."""
-    root = math.sqrt(2) * scale
-    return (0.5 * (torch.erf((0.5 - distance) / root) + torch.erf((0.5 + distance) / root))).log()
+def _log_mass(distance: Tensor, scale: Tensor) -> Tensor:
+    """Log M as a difference of error functions near the interval, of complements away from it.
+
+    Each is taken where it cancels less.
+    """
+    root = math.sqrt(0.5) / scale
+    near, far = (distance - 0.5) * root, (distance + 0.5) * root
+    inner = torch.erf(far) - torch.erf(near)
+    outer = torch.erfc(near) - torch.erfc(far)
+    return (0.5 * torch.where(near < 0.5, inner, outer)).log()
 
 
-def _log_mills_difference(distance: Tensor, scale: Tensor) -> Tensor:
+def _is_hard(distance: Tensor, scale: Tensor) -> Tensor:
+    """Where `_log_mass` would cancel (a scale of many intervals) or underflow (far away)."""
+    width = 1 / scale
+    tiny = torch.finfo(scale.dtype).tiny
+    return (distance > 0.5) & (
+        _is_flat(width, distance * width) | ((distance - 0.5) * width > _sigmas_to(tiny))
+    )
+
+
+def _sigmas_to(mass: float) -> float:
+    """How many standard deviations out the upper tail is safely above a mass."""
+    return math.sqrt(-2 * math.log(mass)) - 1
+
+
+def _is_flat(width: Tensor, middle: Tensor) -> Tensor:
+    limit = (24 * torch.finfo(width.dtype).eps) ** (1 / 3)
+    return width * middle.clamp(min=1) < limit
+
+
+def _log_mills(distance: Tensor, scale: Tensor) -> Tensor:
     """Log of M over the Normal density at u, outside the interval.
 
     A difference of scaled complementary error functions. Where it would cancel, the width times
@@ -224,8 +257,8 @@ def _log_mills_difference(distance: Tensor, scale: Tensor) -> Tensor:
     nearer = torch.special.erfcx((distance - 0.5) * width / math.sqrt(2))
     farther = torch.special.erfcx((distance + 0.5) * width / math.sqrt(2))
     differences = (nearer - torch.exp(-quotient) * farther).log() + 0.5 * math.log(math.pi / 2)
-    flat = width * middle.clamp(min=1) < (24 * torch.finfo(scale.dtype).eps) ** (1 / 3)
-    return torch.where(flat, width.log() - quotient / 2 + width.square() / 8, differences)
+    around = width.log() - quotient / 2 + width.square() / 8
+    return torch.where(_is_flat(width, middle), around, differences)
 
 
 @register_kl(UnitUniform, DiagonalNormal)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from domains.compression.config import Config, Rates
 from domains.compression.config import Model as Options
-from domains.compression.data import examples, load
 from domains.compression.model.base import ImageModel
 
 CLASSES = {
@@ -21,6 +20,8 @@ STARTED_FROM = 64
 
 def build(config: Config, folder: Path) -> ImageModel:
     """A new model, started from the prepared train crops."""
+    from domains.compression.data import examples, load
+
     model = construct(config.model, config.rates)
     model.start(examples(load(folder), STARTED_FROM))
     return model
