@@ -38,6 +38,8 @@ from domains.compression.model.transforms import (
     Branch,
     beside,
     block_dct,
+    blocks_of,
+    picture_of,
     random_orthonormal,
 )
 
@@ -64,11 +66,8 @@ class DCTCodec(TransformModel):
         rows = block_dct(channels) if options.start == "dct" else random_orthonormal(channels)
         pixels, width = 3 * SIDE**2, options.width
         self.analysis, self.synthesis = Affine(pixels, channels), Affine(channels, pixels)
-        with torch.no_grad():
-            self.analysis.weight.copy_(rows[:, :, None, None])
-            self.synthesis.weight.copy_(rows.T[:, :, None, None])
-            self.analysis.bias.zero_()
-            self.synthesis.bias.zero_()
+        self.analysis.hold(rows[:, :, None, None], torch.zeros(channels))
+        self.synthesis.hold(rows.T[:, :, None, None], torch.zeros(pixels))
         self.before = Branch(pixels + 1, width, channels, options.blocks)
         self.after = Branch(channels + 1, width, pixels, options.blocks)
         self.hyper = HyperAnalysis(channels, options.features, options.hyper)
@@ -81,7 +80,7 @@ class DCTCodec(TransformModel):
     def start(self, examples: Images) -> None:
         """Measure the mean size of each coefficient, its unit from now on."""
         x = examples.pixels.float() / 255
-        blocks = F.pixel_unshuffle(x - 0.5, SIDE)
+        blocks = blocks_of(x - 0.5, SIDE)
         sizes = self.analysis(blocks).abs().mean((0, 2, 3)).clamp(min=1e-4)
         self.typical.copy_(sizes)
         steps = 255 / STEP_GREY * sizes
@@ -99,15 +98,15 @@ class DCTCodec(TransformModel):
         for name, part in self._split(steps.view(1, -1, 1, 1)).items():
             network = self.program.networks[name]
             assert isinstance(network, Network)
-            last = network.layers[-1]
-            assert isinstance(last, Affine)
-            last.bias[self.sizes[name] :] = UNIT + part.flatten().log() / LOG_STEP
+            bias = network.last.bias.clone()
+            bias[self.sizes[name] :] = UNIT + part.flatten().log() / LOG_STEP
+            network.last.hold(network.last.weight, bias)
 
     def analyse(
         self, pixels: Float[Tensor, "batch colour height width"], rate: Int64[Tensor, " batch"]
     ) -> dict[str, Tensor]:
         """Return the coefficients of every slice and of the hyper latent."""
-        blocks = F.pixel_unshuffle(pixels - 0.5, SIDE)
+        blocks = blocks_of(pixels - 0.5, SIDE)
         coefficients = self.analysis(blocks) + self.before(beside(blocks, place(rate)))
         coefficients = coefficients / self.typical.view(1, -1, 1, 1)
         features = {"z": self.hyper(beside(coefficients, place(rate)))}
@@ -130,7 +129,7 @@ class DCTCodec(TransformModel):
             coefficients = coefficients * (-self.own(rate)[:, :, None, None]).exp()
         whole = coefficients * self.typical.view(1, -1, 1, 1)
         blocks = self.synthesis(whole) + self.after(beside(coefficients, place(rate)))
-        return self.filter(F.pixel_shuffle(blocks, SIDE), rate) + 0.5
+        return self.filter(picture_of(blocks, SIDE), rate) + 0.5
 
     def _split(self, coefficients: Tensor) -> dict[str, Tensor]:
         parts = coefficients.split(list(self.sizes.values()), 1)
@@ -174,9 +173,9 @@ class Filter(nn.Module):
         self, picture: Float[Tensor, "batch colour height width"], rate: Int64[Tensor, " batch"]
     ) -> Tensor:
         """Return the filtered picture."""
-        x = F.leaky_relu(self.enter(beside(F.pixel_unshuffle(picture, 2), place(rate))))
+        x = F.leaky_relu(self.enter(beside(blocks_of(picture, 2), place(rate))))
         x = self.leave(F.leaky_relu(self.inside(x)))
-        return picture + F.pixel_shuffle(x, 2)
+        return picture + picture_of(x, 2)
 
 
 def _program(options: DCT, sizes: Mapping[str, int]) -> Program:
@@ -187,7 +186,7 @@ def _program(options: DCT, sizes: Mapping[str, int]) -> Program:
         Step("h0", features, SIDE, reads=("z", "rate"), coded=False),
     ]
     networks = {"h0": Network(options.hyper + 1, (64,), features, (3, 1), up=STRIDE // SIDE)}
-    read: tuple[str, ...] = ()  # the slices so far
+    read: list[str] = []  # the slices so far
     for number, (name, channels) in enumerate(sizes.items()):
         state = f"h{number}"
         if number:
@@ -199,7 +198,7 @@ def _program(options: DCT, sizes: Mapping[str, int]) -> Program:
         steps.append(Step(name, channels, SIDE, reads))
         inputs = features + 1 + sum(sizes[other] for other in read)
         networks[name] = predicting(inputs, (context,), channels)
-        read = (*read, name)
+        read.append(name)
     return Program(steps, networks)
 
 

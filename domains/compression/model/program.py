@@ -57,16 +57,43 @@ class Affine(nn.Module):
         inputs: Channels.
         outputs: Channels.
         kernel: 1 or 3.
+        unit: What one of each output is in the parameters' own units, so that outputs of large
+            numbers are learned as fast as those of small ones; 1 if not given.
     """
 
-    weight: Tensor
-    bias: Tensor
+    unit: Tensor | None
 
-    def __init__(self, inputs: int, outputs: int, kernel: int = 1) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int = 1,
+        unit: Float[Tensor, " output"] | None = None,
+    ) -> None:
         super().__init__()
         self.kernel = kernel
         made = nn.Conv2d(inputs, outputs, kernel)  # its way of starting
-        self.weight, self.bias = made.weight, nn.Parameter(made.bias.data)  # pyright: ignore
+        assert made.bias is not None
+        self.own_weight, self.own_bias = made.weight, made.bias
+        self.register_buffer("unit", unit, persistent=False)
+
+    @property
+    def weight(self) -> Float[Tensor, "output input row column"]:
+        """What multiplies; not to be written to, see `hold`."""
+        unit = self.unit
+        return self.own_weight if unit is None else self.own_weight * unit.view(-1, 1, 1, 1)
+
+    @property
+    def bias(self) -> Float[Tensor, " output"]:
+        """What is added; not to be written to, see `hold`."""
+        return self.own_bias if self.unit is None else self.own_bias * self.unit
+
+    @torch.no_grad()
+    def hold(self, weight: Tensor, bias: Tensor) -> None:
+        """Take these in place of its own."""
+        unit = torch.ones_like(bias) if self.unit is None else self.unit.to(bias)
+        self.own_weight.copy_(weight / unit.view(-1, 1, 1, 1))
+        self.own_bias.copy_(bias / unit)
 
     def forward(self, x: Float[Tensor, "batch c height width"]) -> Tensor:
         """Apply it."""
@@ -86,6 +113,7 @@ class Network(nn.Module):
         outputs: Channels of the result.
         kernels: 1 or 3 for each layer, one more than hidden layers.
         up: By how much the result is finer than what is read.
+        unit: Of the last layer, see `Affine`.
     """
 
     def __init__(
@@ -95,13 +123,23 @@ class Network(nn.Module):
         outputs: int,
         kernels: Sequence[int],
         up: int = 1,
+        unit: Float[Tensor, " output"] | None = None,
     ) -> None:
         super().__init__()
-        sizes = [inputs, *hidden, outputs * up * up]
+        sizes = list(pairwise([inputs, *hidden, outputs * up * up]))
+        units = [*[None] * len(hidden), unit]
         self.layers = nn.ModuleList(
-            Affine(a, b, kernel) for (a, b), kernel in zip(pairwise(sizes), kernels, strict=True)
+            Affine(*size, kernel, unit)
+            for size, kernel, unit in zip(sizes, kernels, units, strict=True)
         )
         self.up = up
+
+    @property
+    def last(self) -> Affine:
+        """The layer that says the result."""
+        layer = self.layers[-1]
+        assert isinstance(layer, Affine)
+        return layer
 
     def forward(self, x: Float[Tensor, "batch c height width"]) -> Tensor:
         """Apply it."""
@@ -112,21 +150,21 @@ class Network(nn.Module):
 
 def shrunk(layer: Affine, factor: float = 0.02) -> Affine:
     """Return the layer, its output made small: all but absent, yet with a gradient."""
-    with torch.no_grad():
-        layer.weight.mul_(factor)
-        layer.bias.zero_()
+    layer.hold(layer.weight * factor, torch.zeros_like(layer.bias))
     return layer
+
+
+def scale_units(channels: int) -> Float[Tensor, " output"]:
+    """Return the units of means, 1, and of scale indices: those of a natural logarithm."""
+    return torch.cat([torch.ones(channels), torch.full((channels,), 1 / LOG_STEP)])
 
 
 def predicting(inputs: int, hidden: Sequence[int], channels: int) -> Network:
     """Return a network whose means start near 0 and whose scales start near 1."""
-    network = Network(inputs, hidden, 2 * channels, (1,) * (len(hidden) + 1))
-    last = network.layers[-1]
-    assert isinstance(last, Affine)
-    shrunk(last, 0.1)
-    with torch.no_grad():
-        last.bias[channels:] = UNIT
-        last.weight[channels:] *= 10
+    kernels = (1,) * (len(hidden) + 1)
+    network = Network(inputs, hidden, 2 * channels, kernels, unit=scale_units(channels))
+    last = shrunk(network.last, 0.1)
+    last.hold(last.weight, torch.cat([torch.zeros(channels), torch.full((channels,), UNIT)]))
     return network
 
 
@@ -146,15 +184,29 @@ class Program(nn.Module):
         super().__init__()
         self.steps = tuple(steps)
         self.networks = nn.ModuleDict(dict(networks))
-        self.constants = nn.ParameterDict(
+        self.own_constants = nn.ParameterDict(
             {
                 step.name: torch.cat(
-                    [torch.zeros(step.channels), torch.full((step.channels,), UNIT)]
+                    [torch.zeros(step.channels), torch.full((step.channels,), UNIT * LOG_STEP)]
                 )
                 for step in steps
                 if not step.reads
             }
         )
+
+    @property
+    def constants(self) -> dict[str, Float[Tensor, " twice_channel"]]:
+        """Means and scale indices of the groups that read nothing; see `hold_constants`."""
+        return {
+            name: own * scale_units(len(own) // 2).to(own)
+            for name, own in self.own_constants.items()
+        }
+
+    @torch.no_grad()
+    def hold_constants(self, name: str, value: Float[Tensor, " twice_channel"]) -> None:
+        """Take these in place of a group's own."""
+        own = self.own_constants[name]
+        own.copy_(value / scale_units(len(own) // 2).to(value))
 
     @property
     def groups(self) -> tuple[Step, ...]:

@@ -33,8 +33,8 @@ def dct_matrix(size: int) -> Float[Tensor, "frequency position"]:
 def block_dct(channels: int, side: int = SIDE) -> Float[Tensor, "channel pixel"]:
     """Return the lowest frequencies of the DCT of a colour block, as orthonormal rows.
 
-    Columns are in the order of `torch.pixel_unshuffle`: colour, row, column. Rows are sorted by
-    the sum of both frequencies, those of chroma counting more.
+    Columns are in the order of `blocks_of`: row, column, colour. Rows are sorted by the sum of
+    both frequencies, those of chroma counting more.
 
     Args:
         channels: How many rows, at most ``3 * side ** 2``.
@@ -43,7 +43,7 @@ def block_dct(channels: int, side: int = SIDE) -> Float[Tensor, "channel pixel"]
     colours = F.normalize(torch.tensor(COLOURS), dim=1)
     line = dct_matrix(side)
     plane = torch.einsum("ai,bj->abij", line, line)
-    rows = torch.einsum("kc,abij->kabcij", colours, plane).reshape(-1, 3 * side * side)
+    rows = torch.einsum("kc,abij->kabijc", colours, plane).reshape(-1, 3 * side * side)
     frequency = torch.arange(side)
     total = (frequency[:, None] + frequency).float()
     order = torch.stack([total, CHROMA_COUNTS * total + 0.5, CHROMA_COUNTS * total + 0.6])
@@ -53,6 +53,26 @@ def block_dct(channels: int, side: int = SIDE) -> Float[Tensor, "channel pixel"]
 def random_orthonormal(channels: int, side: int = SIDE) -> Float[Tensor, "channel pixel"]:
     """Return as many random orthonormal rows."""
     return torch.linalg.qr(torch.randn(3 * side * side, 3 * side * side))[0][:channels]
+
+
+def blocks_of(
+    x: Float[Tensor, "batch colour height width"], side: int
+) -> Float[Tensor, "batch channel row column"]:
+    """Move space into channels: row, column, colour; for channels-last memory a mere copy."""
+    batch, colour, height, width = x.shape
+    grid = (batch, height // side, side, width // side, side, colour)
+    parts = x.permute(0, 2, 3, 1).reshape(grid).permute(0, 1, 3, 2, 4, 5)
+    return parts.reshape(batch, grid[1], grid[3], -1).permute(0, 3, 1, 2)
+
+
+def picture_of(
+    blocks: Float[Tensor, "batch channel row column"], side: int
+) -> Float[Tensor, "batch colour height width"]:
+    """Undo `blocks_of`."""
+    batch, channel, rows, columns = blocks.shape
+    shape = (batch, rows, columns, side, side, channel // side**2)
+    parts = blocks.permute(0, 2, 3, 1).reshape(shape).permute(0, 1, 3, 2, 4, 5)
+    return parts.reshape(batch, rows * side, columns * side, -1).permute(0, 3, 1, 2)
 
 
 class Block(nn.Module):
