@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, get_args
@@ -21,14 +22,14 @@ def one_target(
     Raises:
         UserError: If there are two, or it is out of its range.
     """
-    given = dict(zip(TARGETS, (quality, bpp, size, psnr), strict=True))
+    given: dict[str, Any] = dict(zip(TARGETS, (quality, bpp, size, psnr), strict=True))
     asked = [name for name, value in given.items() if value is not None]
     if len(asked) > 1:
         raise UserError(f"{' and '.join(asked)}: a file can meet one of them; leave out the other")
     if quality is not None and not 0 <= quality <= BEST:
         raise UserError(f"--quality: got {quality}, expected 0 (smallest) to {BEST} (best)")
     for name in asked:
-        if not given[name] >= 0 or (name != "--quality" and given[name] == 0):
+        if name != "--quality" and not 0 < given[name] < math.inf:
             raise UserError(f"{name}: got {given[name]:g}, expected more than 0")
     if not asked:
         quality = QUALITY
