@@ -28,7 +28,7 @@ from typing import Any
 import constriction
 import numpy as np
 import torch
-from jaxtyping import Float64, Int, Int32
+from jaxtyping import Float64, Int, Int32, Integer
 from numpy import ndarray
 
 from core.runtime.errors import UserError
@@ -69,10 +69,10 @@ class Tables:
         array([1., 2.])
     """
 
-    frequencies: Int[ndarray, " symbol"]
-    sizes: Int[ndarray, " table"]
-    lowest: Int[ndarray, " table"]
-    escapes: Int[ndarray, " table"]
+    frequencies: ndarray
+    sizes: ndarray
+    lowest: ndarray
+    escapes: ndarray
 
     def __post_init__(self) -> None:
         for name in ("frequencies", "sizes", "lowest", "escapes"):
@@ -179,7 +179,7 @@ class Tables:
         return np.split(self.precision - np.log2(self.frequencies), self._starts[1:])
 
     def code_length_bits(
-        self, symbols: Int[ndarray, "*shape"], table: Int[ndarray, "*shape"]
+        self, symbols: Integer[ndarray, "*shape"], table: Integer[ndarray, "*shape"]
     ) -> Float64[ndarray, "*shape"]:
         """Return the bits that each symbol costs by the stored frequencies, escapes included.
 
@@ -197,7 +197,7 @@ class Tables:
         escapes = self.escapes[table] == 1
         outside = (place < 0) | (place > last) | (escapes & (place == last))
         if (outside & ~escapes).any():
-            raise ValueError(_no_symbol(symbols[outside & ~escapes][0]))
+            raise ValueError(_no_symbol(symbols[outside & ~escapes]))
         bits = np.concatenate(self.lengths)[self._starts[table] + np.where(outside, last, place)]
         away = place[outside]
         bits[outside] += _LENGTH_BITS + _bit_length(np.maximum(-away, away - last[outside] + 1))
@@ -226,7 +226,7 @@ class Encoder:
         self.tables = tables
         self._coder = _stream.queue.RangeEncoder()
 
-    def put(self, symbols: Int[ndarray, "*shape"], table: Int[ndarray, "*shape"]) -> None:
+    def put(self, symbols: Integer[ndarray, "*shape"], table: Integer[ndarray, "*shape"]) -> None:
         """Code symbols, each by its table.
 
         Raises:
@@ -252,7 +252,7 @@ class Encoder:
         far = np.zeros(0, np.int64)
         if outside.any():
             if not escapes or np.abs(values[outside].astype(np.int64)).max() > FARTHEST:
-                raise ValueError(_no_symbol(values[outside][0]))
+                raise ValueError(_no_symbol(values[outside]))
             away = place[outside].astype(np.int64)
             far = np.where(away < 0, away, away - (last - 1))
             place[outside] = last
@@ -274,10 +274,11 @@ class Encoder:
         """Return the shortest stream of bytes that decodes to these symbols."""
         words = self._coder.get_compressed()
         done, (low, width) = self._coder.pos()
-        tail = [int(word) for word in words[done:]] + [0, 0]
-        point = (tail[0] << _WORD_BITS) | tail[1]
-        end = _roundest(point, (point - low) % (1 << 64), width).to_bytes(8, "big")
-        return words[:done].astype(">u4").tobytes() + end.rstrip(b"\0")
+        start, end = words[:done].astype(">u4").tobytes(), words[done:].astype(">u4").tobytes()
+        point = int.from_bytes(end.ljust(8, b"\0"), "big")
+        carry, end = divmod(_roundest(point, (point - low) % (1 << 64), width), 1 << 64)
+        start = (int.from_bytes(start, "big") + carry).to_bytes(len(start), "big")
+        return start + end.to_bytes(8, "big").rstrip(b"\0")
 
 
 class Decoder:
@@ -305,7 +306,7 @@ class Decoder:
         """How many bytes what was read so far is worth, within 4."""
         return min(math.ceil(self._bits / 8), self._size_bits // 8)
 
-    def take(self, table: Int[ndarray, "*shape"]) -> Int32[ndarray, "*shape"]:
+    def take(self, table: Integer[ndarray, "*shape"]) -> Int32[ndarray, "*shape"]:
         """Read symbols, in the shape of the indexes of their tables.
 
         Raises:
@@ -424,7 +425,7 @@ def _bits_of(lengths: Int[ndarray, " number"]) -> tuple[ndarray, ndarray]:
 
 
 def _roundest(point: int, above: int, width: int) -> int:
-    """Return the number of 64 bits with the most zero bytes at its end in an interval.
+    """Return the number with the most zero bytes at its end, up to 8, in an interval.
 
     Args:
         point: A number in it.
@@ -436,12 +437,13 @@ def _roundest(point: int, above: int, width: int) -> int:
         down = point // unit * unit
         if point - down <= above:
             return down
-        if down + unit < 1 << 64 and down + unit - point < width - above:
+        if down + unit - point < width - above:
             return down + unit
     return point
 
 
-def _no_symbol(symbol: int) -> str:
+def _no_symbol(symbols: ndarray) -> str:
+    symbol = int(symbols.flat[0])
     return f"coder: the table has no symbol {symbol}, and no escape to it"
 
 
