@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 
 def domain_names() -> list[str]:
-    """Names of the domains in this installation, sorted."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg)
+    """Names of the domains in this installation, sorted: the folders that hold a record."""
+    found = (module.name for module in pkgutil.iter_modules(__path__) if module.ispkg)
+    return sorted(name for name in found if importlib.util.find_spec(f"{__name__}.{name}.domain"))
 
 
 def domain_line(name: str) -> str:

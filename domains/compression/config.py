@@ -137,20 +137,36 @@ class QRes(Section):
 
 
 class MCQ(Section):
-    """Multi-codebook vector quantisation in a residual cascade (McQuic).
+    """Multi-codebook vector quantisation in a cascade of levels (McQuic).
 
     Args:
-        channels: Channels of the transforms.
-        groups: Codebooks of each level.
-        codes: Vectors of a codebook, for each level from the finest.
-        blocks: Residual blocks between two resolutions.
+        channels: Channels at 1/8 of the resolution.
+        coarse: Channels that a level hands to the next, coarser one.
+        groups: Codebooks of each level, from the finest, at 1/16.
+        codes: Vectors of a codebook, for each level.
+        dimensions: Dimensions of a codebook's vectors.
+        width: Channels of the residual branches.
+        blocks: Residual blocks of each branch.
+        filter: Channels of the filter at half resolution at the end.
+        commitment: Weight of what moves features towards their codes.
     """
 
     kind: Literal["mcq"] = "mcq"
-    channels: PositiveInt = 64
-    groups: PositiveInt = 8
+    channels: PositiveInt = 96
+    coarse: PositiveInt = 32
+    groups: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (24, 8, 4)
     codes: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (512, 256, 128)
+    dimensions: PositiveInt = 8
+    width: PositiveInt = 64
     blocks: PositiveInt = 1
+    filter: PositiveInt = 16
+    commitment: NonNegativeFloat = 0.25
+
+    @model_validator(mode="after")
+    def _levels_agree(self) -> MCQ:
+        if len(self.groups) != len(self.codes):
+            raise ValueError(f"groups {self.groups} and codes {self.codes}: one of each a level")
+        return self
 
 
 Model = Annotated[DCT | Hyperprior | QRes | MCQ, Field(discriminator="kind")]
@@ -210,3 +226,6 @@ class Config(Settings):
     model: Model = DCT()
     training: CompressionTraining = CompressionTraining()
     evaluation: CompressionEvaluation = CompressionEvaluation()
+
+
+CONFIG = Config

@@ -34,6 +34,7 @@ from domains.compression.model.program import (
 )
 from domains.compression.model.rates import Gain, place
 from domains.compression.model.transforms import (
+    BRANCH_UNIT,
     SIDE,
     Branch,
     beside,
@@ -44,6 +45,7 @@ from domains.compression.model.transforms import (
 )
 
 STRIDE = 32
+TRANSFORM_UNIT = 0.15  # how fast the transforms are learned, against the prior's networks
 STEP_GREY = 20.0  # quantisation step at the middle of the rates to start with, in grey levels
 
 
@@ -65,7 +67,9 @@ class DCTCodec(TransformModel):
         self.sizes, self.space = sizes, options.space
         rows = block_dct(channels) if options.start == "dct" else random_orthonormal(channels)
         pixels, width = 3 * SIDE**2, options.width
-        self.analysis, self.synthesis = Affine(pixels, channels), Affine(channels, pixels)
+        slowly = torch.full((max(pixels, channels),), TRANSFORM_UNIT)
+        self.analysis = Affine(pixels, channels, unit=slowly[:channels])
+        self.synthesis = Affine(channels, pixels, unit=slowly[:pixels])
         self.analysis.hold(rows[:, :, None, None], torch.zeros(channels))
         self.synthesis.hold(rows.T[:, :, None, None], torch.zeros(pixels))
         self.before = Branch(pixels + 1, width, channels, options.blocks)
@@ -167,7 +171,7 @@ class Filter(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.enter, self.inside = Affine(13, width, 3), Affine(width, width, 3)
-        self.leave = shrunk(Affine(width, 12, 3))
+        self.leave = shrunk(Affine(width, 12, 3, torch.full((12,), BRANCH_UNIT)))
 
     def forward(
         self, picture: Float[Tensor, "batch colour height width"], rate: Int64[Tensor, " batch"]
@@ -193,7 +197,7 @@ def _program(options: DCT, sizes: Mapping[str, int]) -> Program:
             before = read[-1]
             inputs = features + sizes[before]
             steps.append(Step(state, features, SIDE, (f"h{number - 1}", before), coded=False))
-            networks[state] = Network(inputs, (), features, (3,))
+            networks[state] = Network(inputs, (features,), features, (1, 3))
         reads = (state, "rate", *read)
         steps.append(Step(name, channels, SIDE, reads))
         inputs = features + 1 + sum(sizes[other] for other in read)

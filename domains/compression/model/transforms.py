@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from domains.compression.model.program import Affine, shrunk
 
 SIDE = 8
+BRANCH_UNIT = 0.3  # how fast what is added to a transform is learned
 COLOURS = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (1.0, -2.0, 1.0))  # luma, R - B, R - 2 G + B
 CHROMA_COUNTS = 2.2  # how much sooner a chroma frequency is left out than one of luma
 
@@ -107,7 +108,7 @@ class Branch(nn.Module):
         super().__init__()
         self.enter = Affine(inputs, width)
         self.blocks = nn.Sequential(*(Block(width, width // 2) for _ in range(blocks)))
-        self.leave = shrunk(Affine(width, outputs))
+        self.leave = shrunk(Affine(width, outputs, unit=torch.full((outputs,), BRANCH_UNIT)))
 
     def forward(self, x: Float[Tensor, "batch c height width"]) -> Tensor:
         """Apply it."""

@@ -60,7 +60,7 @@ def busiest(pixels: Tensor, side: int) -> tuple[int, int]:
 
     Example:
         >>> flat = torch.zeros(3, 64, 64)
-        >>> flat[:, 32:, 48:] = torch.rand(3, 32, 16) * 255
+        >>> flat[:, 32:48, 48:] = torch.rand(3, 16, 16) * 255
         >>> busiest(flat, 16)
         (32, 48)
     """

@@ -1,0 +1,70 @@
+"""The frozen model that a verb works with: the shipped one, one of a file, or that of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.runtime import folder, stages
+from core.runtime.config import load_settings, read_domain
+from core.runtime.errors import UserError
+from domains.compression.config import CONFIG, Config
+from domains.compression.model import ImageModel, build, store
+from domains.compression.model.frozen import Frozen
+
+OWN_MODEL = "model.safetensors"  # in a run's examples
+CALIBRATION = 64  # crops of the train split that show the ranges of the networks
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A run that has been trained to its end.
+
+    Args:
+        run: Its folder.
+        config: Its settings.
+        model: With the chosen weights.
+    """
+
+    run: Path
+    config: Config
+    model: ImageModel
+
+    @property
+    def data(self) -> Path:
+        """Folder of its prepared data."""
+        return self.run / "data"
+
+
+def open_model(given: str | None, runs: Path) -> Frozen:
+    """Return the model that ``--model`` names, or the one that comes with latentworks.
+
+    Raises:
+        UserError: If there is none there.
+    """
+    if given is None:
+        return store.load(store.shipped())
+    path = Path(given)
+    if path.is_file() or path.suffix == ".safetensors":
+        return store.load(path)
+    trained = open_run(given, runs)
+    kept = trained.run / "examples" / OWN_MODEL
+    return store.load(kept) if kept.is_file() else frozen_of(trained)
+
+
+def open_run(reference: str, runs: Path) -> Trained:
+    """Open a run that has been trained to its end.
+
+    Raises:
+        UserError: If there is none, it is of another domain, or its training has not ended.
+    """
+    run = folder.locate(reference, runs)
+    named = read_domain(run / "settings.yaml")
+    if named != "compression":
+        raise UserError(f"{run}: is a run of domain {named!r}; expected one of 'compression'")
+    config = load_settings(CONFIG, run / "settings.yaml")
+    folder.require(run, stages.CARD, "compression ingest")
+    stages.best_checkpoint(config, run)
+    if not stages.trained(run):
+        raise UserError(f"{run}: training is not at its end; first run: latentworks resume {run}")
+    return Trained(run, config, stages.with_best_weights(build, config, run))
