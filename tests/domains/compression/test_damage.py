@@ -168,16 +168,20 @@ def test_a_damaged_stream_that_no_check_guards_is_an_error_or_other_symbols(
     rng = np.random.default_rng(100 + KINDS.index(damage))
     encoder = Encoder(TABLES)
     encoder.put(latents_of(0), tables_of(0))
-    stream, noticed = encoder.finish(), 0
-    for _ in range(60):
-        decoder = Decoder(TABLES, damage(stream, rng))
-        try:
-            assert decoder.take(tables_of(0)).shape == SHAPE
-            decoder.finish()
-        except CorruptBitstream as error:
-            assert error.section == "stream"
-            noticed += 1
-    assert noticed or damage in (flip, as_text)
+    stream = encoder.finish()
+    noticed = [section_of_damage(damage(stream, rng)) for _ in range(60)]
+    assert set(noticed) <= {None, "stream"}
+    assert any(noticed) or damage in (flip, as_text)
+
+
+def section_of_damage(stream: bytes) -> str | None:
+    decoder = Decoder(TABLES, stream)
+    try:
+        assert decoder.take(tables_of(0)).shape == SHAPE
+        decoder.finish()
+    except CorruptBitstream as error:
+        return error.section
+    return None
 
 
 def test_latents_that_another_model_decodes_are_noticed() -> None:
@@ -271,7 +275,7 @@ def test_escapes_without_end_take_no_more_memory_than_the_stream_has_bits() -> N
     frequencies = np.array([1, 1, (1 << 16) - 2])
     tables = Tables(frequencies, np.array([3]), np.array([0]), np.array([1]))
     table = np.zeros(200_000, np.int64)
-    tables.models  # made before it is measured
+    assert len(tables.models) == 1  # made before it is measured
     tracemalloc.start()
     try:
         with pytest.raises(CorruptBitstream, match="ends after 2000 bytes"):
