@@ -8,12 +8,12 @@ from pathlib import Path
 from core.runtime import folder, stages
 from core.runtime.config import load_settings, read_domain
 from core.runtime.errors import UserError
+from domains.compression.cli.provenance import frozen_of
 from domains.compression.config import CONFIG, Config
 from domains.compression.model import ImageModel, build, store
 from domains.compression.model.frozen import Frozen
 
 OWN_MODEL = "model.safetensors"  # in a run's examples
-CALIBRATION = 64  # crops of the train split that show the ranges of the networks
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +47,11 @@ def open_model(given: str | None, runs: Path) -> Frozen:
     path = Path(given)
     if path.is_file() or path.suffix == ".safetensors":
         return store.load(path)
+    kept = folder.locate(given, runs) / "examples" / OWN_MODEL
+    if kept.is_file():
+        return store.load(kept)
     trained = open_run(given, runs)
-    kept = trained.run / "examples" / OWN_MODEL
-    return store.load(kept) if kept.is_file() else frozen_of(trained)
+    return frozen_of(trained.config, trained.data, trained.model)
 
 
 def open_run(reference: str, runs: Path) -> Trained:

@@ -12,8 +12,14 @@ from statistics import fmean
 from typing import Any
 
 from core.runtime.errors import UserError, did_you_mean
+from core.runtime.figures import style
 from core.runtime.files import read_text
-from domains.compression.plots.curves import Curve
+from core.runtime.folder import say
+from core.runtime.wording import number
+from domains.compression.cli import pages
+from domains.compression.metrics.bd_rate import FEWEST, bd_rate
+from domains.compression.metrics.quality import decibels
+from domains.compression.plots.curves import Curve, draw_curves
 
 COLUMNS = ("codec", "quality", "picture", "bytes", "bpp", "psnr_db", "ms_ssim")
 SPELLED = {
@@ -169,7 +175,7 @@ def _curve(codec: str, rows: Sequence[Row], shared: set[str]) -> Curve:
     else:
         points = own
     points = sorted(points, key=lambda row: row.bpp)
-    known = all(row.ms_ssim is not None and row.ms_ssim < 1 for row in points)
+    known = all(row.ms_ssim is not None for row in points)
     return Curve(
         codec=codec,
         bpp=tuple(row.bpp for row in points),
@@ -198,16 +204,6 @@ def _mean(rows: Sequence[Row]) -> Row:
         psnr_db=fmean(row.psnr_db for row in rows),
         ms_ssim=fmean(similar) if len(similar) == len(rows) else None,
     )
-
-
-def decibels(ms_ssim: float) -> float:
-    """Return MS-SSIM as decibels, which spread what is near 1.
-
-    Example:
-        >>> decibels(0.99)
-        20.0
-    """
-    return round(-10 * math.log10(1 - ms_ssim), 9)
 
 
 def compare(paths: Sequence[Path], anchor: str) -> Compared:
@@ -241,3 +237,71 @@ def compared(rows: Sequence[Row], anchor: str) -> Compared:
         curve.codec: _difference(reference, curve) for curve in curves if curve is not reference
     }
     return Compared(tuple(curves), chosen[0], rates, pictures)
+
+
+def _difference(anchor: Curve, other: Curve) -> tuple[float, float, float] | str:
+    """Percent of rate against the anchor and the PSNR between which it is taken, or why not."""
+    found = bd_rate(anchor.bpp, anchor.psnr_db, other.bpp, other.psnr_db)
+    if found is not None:
+        return found.percent, found.low_db, found.high_db
+    low = max(min(anchor.psnr_db), min(other.psnr_db))
+    high = min(max(anchor.psnr_db), max(other.psnr_db))
+    if low > high:
+        return "no PSNR that both reach"
+    return f"fewer than {FEWEST} points of each from {low:.1f} to {high:.1f} dB, which both reach"
+
+
+HEAD = ("codec", "files", "bpp", "PSNR, dB", "rate against {anchor}", "from, dB", "to, dB")
+
+
+def table(found: Compared) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows of what was compared."""
+    head = [column.format(anchor=found.anchor) for column in HEAD]
+    return head, [_line(found, curve) for curve in found.curves]
+
+
+def _line(found: Compared, curve: Curve) -> list[str]:
+    rate = found.rates.get(curve.codec)
+    if rate is None:
+        saved = ["0 %", "", ""]
+    elif isinstance(rate, str):
+        saved = [f"n/a ({rate})", "", ""]
+    else:
+        sign = "+" if rate[0] > 0 else ""
+        saved = [f"{sign}{number(rate[0], 1)} %", f"{rate[1]:.2f}", f"{rate[2]:.2f}"]
+    name = f"{curve.codec} (published)" if curve.published else curve.codec
+    bpp = f"{curve.bpp[0]:.3f} to {curve.bpp[-1]:.3f}"
+    return [name, str(len(curve.bpp)), bpp, f"{curve.psnr_db[0]:.2f} to {curve.psnr_db[-1]:.2f}",
+            *saved]  # fmt: skip
+
+
+def text(found: Compared) -> str:
+    """The table in plain text, and below it what it is a mean of."""
+    head, rows = table(found)
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in (head, *rows)
+    ]
+    return "\n".join([*lines, "", caption(found)])
+
+
+def caption(found: Compared) -> str:
+    """What the numbers are."""
+    over = f"Means over {found.pictures} pictures. " if found.pictures else ""
+    if found.pictures == 1:
+        over = "One picture. "
+    return (
+        f"{over}Bits per pixel are of whole files, PSNR is of 8-bit RGB. The Bjøntegaard rate "
+        f"difference to {found.anchor} is taken over the PSNR that both reach; below 0 is less "
+        "rate at equal PSNR."
+    )
+
+
+def write(path: Path, found: Compared) -> None:
+    """Draw the curves into a file of its own, in a page with the table under them."""
+    with style():
+        plot = draw_curves(found.curves, caption(found))
+    head, rows = table(found)
+    pages.write(path, "Rate and distortion", plot, head, rows)
+    say(f"wrote {path}")
