@@ -24,10 +24,13 @@ class Data(Section):
             photographs out of the source.
         crop: Side of a stored crop in pixels.
         scales: Factors by which a photograph is made smaller before crops are taken: below 1 the
-            marks of a lossy format go away, several show more of the world.
+            marks of a lossy format go away, several show more of the world. A whole photograph of
+            the test is made smaller by the first.
         crops: Crops of a photograph at each scale, the busiest first; null takes all.
         window: Side of what a training step sees of a crop, at a random place.
         flips: Whether windows are mirrored and turned at random.
+        busy: How much more often a crop with much detail is drawn, as the power of its mean
+            absolute gradient that the chance is proportional to; 0 draws each once an epoch.
         valid_fraction: Share of the photographs to choose a model with.
         test_fraction: Share of the photographs to test on, where ``test`` is null.
     """
@@ -40,6 +43,7 @@ class Data(Section):
     crops: PositiveInt | None = None
     window: PositiveInt = 128
     flips: bool = True
+    busy: NonNegativeFloat = 0.7
     valid_fraction: Share = 0.05
     test_fraction: Share = 0.1
 
@@ -149,6 +153,7 @@ class MCQ(Section):
         blocks: Residual blocks of each branch.
         filter: Channels of the filter at half resolution at the end.
         commitment: Weight of what moves features towards their codes.
+        dropout: Share of the train pictures of which only some first groups are sent.
     """
 
     kind: Literal["mcq"] = "mcq"
@@ -161,6 +166,7 @@ class MCQ(Section):
     blocks: PositiveInt = 1
     filter: PositiveInt = 16
     commitment: NonNegativeFloat = 0.25
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
     @model_validator(mode="after")
     def _levels_agree(self) -> MCQ:

@@ -99,7 +99,7 @@ def _profiled(image: Image, alpha: NDArray[np.uint8] | None, given: bytes | None
     if profile is None:
         notes = ("its ICC profile is damaged and left out; taken for sRGB",)
         return Colours(pixels=pixels, alpha=alpha, notes=notes)
-    space = profile.profile.xcolor_space
+    space = _space(profile)
     if space == "RGB " and is_srgb(profile):
         return Colours(pixels=pixels, alpha=alpha)
     if space == SPACES[image.mode]:
@@ -126,9 +126,14 @@ def _opened(given: bytes) -> ImageCmsProfile | None:
 
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(given))
-        return profile if profile.profile.xcolor_space else None
+        return profile if _space(profile) else None
     except (OSError, ImageCms.PyCMSError, TypeError, ValueError):
         return None
+
+
+def _space(profile: ImageCmsProfile) -> str:
+    """Return the four letters for the colours that a profile is of."""
+    return getattr(profile.profile, "xcolor_space", "")
 
 
 def _srgb() -> ImageCmsProfile:
@@ -166,7 +171,7 @@ def _to_srgb(image: Image, given: bytes | None) -> tuple[Image, str]:
         lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
         return _transformed(image, lab, "LAB"), "as the CIE defines it"
     profile = None if given is None else _opened(given)
-    if profile is not None and profile.profile.xcolor_space == SPACES.get(image.mode):
+    if profile is not None and _space(profile) == SPACES.get(image.mode):
         return _transformed(image, profile, image.mode), "by its ICC profile"
     plain = image.convert("RGB")
     return plain, "by the usual formula" if given is None else "by the usual formula, not its ICC"

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import UInt8
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]  # (height, width, colour)
-LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+LUMA = np.array([299, 587, 114], dtype=np.int32)  # thousandths; sums of integers are exact
+
+
+@dataclass(frozen=True, eq=False)
+class Crops:
+    """Crops of one picture with how much there is to see in each.
+
+    Args:
+        pixels: Of each.
+        detail: The mean absolute gradient of each, in grey levels a pixel.
+    """
+
+    pixels: UInt8[np.ndarray, "tile 3 crop crop"]
+    detail: tuple[float, ...]
 
 
 def scales_of(width: int, height: int, crop: int, scales: Sequence[float]) -> tuple[float, ...]:
@@ -68,14 +82,24 @@ def tiles_of(pixels: Pixels, crop: int) -> UInt8[np.ndarray, "tile crop crop 3"]
     return grid.reshape(rows * columns, crop, crop, 3)
 
 
-def busyness(tile: Pixels) -> float:
-    """Return the variance of the luma's gradient: differences of neighbours, both ways."""
+def detail(tile: Pixels) -> float:
+    """Return the mean absolute difference of neighbours in luma, both ways, in grey levels.
+
+    Example:
+        >>> steps = np.repeat(np.arange(4, dtype=np.uint8)[:, None, None] * 10, 4, axis=1)
+        >>> detail(np.repeat(steps, 3, axis=2))
+        5.0
+    """
     luma = tile @ LUMA
-    return float(np.diff(luma, axis=0).var() + np.diff(luma, axis=1).var())
+    steps = [np.abs(np.diff(luma, axis=axis)) for axis in (0, 1)]
+    total = sum(int(step.sum(dtype=np.int64)) for step in steps)
+    return round(total / max(sum(step.size for step in steps), 1) / LUMA.sum(), 3)
 
 
-def busiest(pixels: Pixels, crop: int, most: int | None) -> UInt8[np.ndarray, "tile 3 crop crop"]:
-    """Return the busiest tiles of a picture; of equal ones the first."""
+def busiest(pixels: Pixels, crop: int, most: int | None) -> Crops:
+    """Return the tiles of a picture with the most detail; of equal ones the first."""
     tiles = tiles_of(pixels, crop)
-    order = np.argsort([-busyness(tile) for tile in tiles], kind="stable")[:most]
-    return np.ascontiguousarray(tiles[order].transpose(0, 3, 1, 2))
+    found = np.array([detail(tile) for tile in tiles])
+    order = np.argsort(-found, kind="stable")[:most]
+    planes = np.ascontiguousarray(tiles[order].transpose(0, 3, 1, 2))
+    return Crops(planes, tuple(found[order].tolist()))

@@ -35,6 +35,7 @@ class Entry:
         scales: That crops were taken at.
         first: Index of its first crop.
         crops: How many it has, one after the other.
+        detail: Of each crop, see `domains.compression.data.crops.detail`.
         pixels: SHA-256 of the pixels that it is tested with; empty where it is not.
     """
 
@@ -47,6 +48,7 @@ class Entry:
     scales: tuple[float, ...]
     first: int
     crops: int
+    detail: tuple[float, ...]
     pixels: str = ""
 
 
@@ -74,6 +76,11 @@ class Dataset:
             if one.split == split
         ]
         return np.concatenate([np.arange(0), *ranges])
+
+    @property
+    def detail(self) -> NDArray[np.float64]:
+        """How much there is to see in each crop."""
+        return np.array([value for one in self.entries for value in one.detail])
 
     @property
     def tested(self) -> tuple[tuple[Entry, Path], ...]:
@@ -129,8 +136,7 @@ def load(folder: Path) -> Dataset:
         card = json.loads((folder / CARD).read_bytes())["card"]
         manifest = json.loads((folder / MANIFEST).read_bytes())
         crops = np.load(folder / CROPS, mmap_mode="r", allow_pickle=False)
-        lines = [{**line, "scales": tuple(line["scales"])} for line in manifest["photographs"]]
-        entries = tuple(Entry(**line) for line in lines)
+        entries = tuple(_entry(line) for line in manifest["photographs"])
         said, shape = card["fingerprint"], tuple(manifest["crops"]["shape"])
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         raise UserError(
@@ -143,6 +149,10 @@ def load(folder: Path) -> Dataset:
             f"{folder}: the prepared photographs have been changed; run the ingest stage again"
         )
     return dataset
+
+
+def _entry(line: Mapping[str, Any]) -> Entry:
+    return Entry(**{**line, "scales": tuple(line["scales"]), "detail": tuple(line["detail"])})
 
 
 def verify(dataset: Dataset) -> None:

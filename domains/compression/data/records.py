@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
+LAST_RATE = 252  # rates are indices from 0
+
 
 @dataclass(frozen=True, eq=False)
 class Images:
@@ -15,7 +17,7 @@ class Images:
 
     Args:
         pixels: Red, green and blue, 0 to 255.
-        rate: Index of the rate asked of each picture, 0 to `domains.compression.model.rates.LAST`.
+        rate: Index of the rate asked of each picture, 0 to `LAST_RATE`.
     """
 
     pixels: UInt8[Tensor, "batch colour height width"]

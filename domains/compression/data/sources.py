@@ -117,7 +117,7 @@ def folder(path: Path, setting: str) -> Source:
         one = Photograph(name, file, licence_of(file.stem, licences), hash_of(file))
         if first.setdefault(one.sha256, one) is not one:
             same.append(f"{name} is the same file as {first[one.sha256].name}; it is used once")
-    return Source(path.resolve().name, str(path), tuple(first.values()), _few(same))
+    return Source(path.resolve().name, str(path), tuple(first.values()), few(same))
 
 
 def pictures_below(path: Path, setting: str = "") -> list[Path]:
@@ -194,7 +194,7 @@ def _of_package(package: str, inside: str) -> Path | None:
     return Path(spec.submodule_search_locations[0]) / inside
 
 
-def _few(lines: list[str], most: int = 5) -> tuple[str, ...]:
+def few(lines: list[str], most: int = 5) -> tuple[str, ...]:
     """Return the first lines and how many more there are."""
     more = len(lines) - most
     return (*lines[:most], f"and {more} more like that") if more > 0 else tuple(lines)

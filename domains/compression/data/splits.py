@@ -12,7 +12,12 @@ SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 
 
 def split(
-    hashes: Sequence[str], seed: int, valid: float, test: float | None, place: str
+    hashes: Sequence[str],
+    seed: int,
+    valid: float,
+    test: float | None,
+    place: str,
+    left_out: Sequence[str] = (),
 ) -> list[Split]:
     """Say of each photograph which split it is in; the whole of it is in one.
 
@@ -25,6 +30,7 @@ def split(
         valid: Share to choose a model with, at least one photograph.
         test: Share to test on, at least one; None where the test has pictures of its own.
         place: What messages call the source.
+        left_out: Why others cannot be used, for the message.
 
     Raises:
         UserError: If there are too few for each split to have one.
@@ -35,10 +41,11 @@ def split(
     if tested + chosen >= count:
         needed = "train, valid and test" if tested else "train and valid"
         more = ", or name a folder for the test in data.test" if tested else ""
+        why = f" ({'; '.join(left_out)})" if left_out else ""
         raise UserError(
-            f"{place}: {count} usable photograph{'s' * (count != 1)}, of which data.valid_fraction "
-            f"and data.test_fraction take {tested + chosen}; expected at least one for each of "
-            f"{needed}; add photographs{more}"
+            f"{place}: {count} usable photograph{'s' * (count != 1)}, of which "
+            f"data.valid_fraction and data.test_fraction take {tested + chosen}; expected at "
+            f"least one for each of {needed}; add photographs{more}{why}"
         )
     keys = [hashlib.sha256(f"{seed}/split/{one}".encode()).digest() for one in hashes]
     names: list[Split] = ["train"] * count

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import numpy as np
 
 from core.contract import DataCard
 from core.runtime.errors import UserError
@@ -12,14 +17,22 @@ from core.runtime.progress import Progress
 from domains.compression.config import Config, Data
 from domains.compression.data import manifest
 from domains.compression.data.arrays import GrowingArray
-from domains.compression.data.crops import busiest, downscale, scales_of
+from domains.compression.data.crops import Pixels, busiest, downscale, scales_of
 from domains.compression.data.manifest import Dataset, Entry
-from domains.compression.data.pictures import read_picture
+from domains.compression.data.pictures import read_picture, tensor, write_picture
 from domains.compression.data.records import Picture
-from domains.compression.data.sources import Photograph, Source, few, find, folder_of
-from domains.compression.data.splits import split
+from domains.compression.data.sources import Photograph, Source, few, find
+from domains.compression.data.sources import folder as below
+from domains.compression.data.splits import SPLITS, split
 
 FORMAT = 1
+UNPREPARED = {
+    "path",
+    "test",
+    "window",
+    "flips",
+    "busy",
+}  # settings that the files do not depend on
 
 
 def prepare(config: Config, folder: Path) -> DataCard:
@@ -37,13 +50,13 @@ def prepare(config: Config, folder: Path) -> DataCard:
     """
     data = config.data
     source = find(data)
-    tested = None if data.test is None else folder_of(Path(data.test), "data.test")
+    tested = None if data.test is None else below(Path(data.test), "data.test")
     _refuse_shared(source, tested)
     key = _key(config, source, tested)
     if (card := manifest.finished(folder, key)) is not None:
         return card
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / manifest.CARD).unlink(missing_ok=True)
+    _clear(folder)
     entries, content, notes = _written(config, source, tested, folder)
     card = DataCard(
         source=source.title if tested is None else f"{source.title}; tested on {tested.title}",
@@ -86,6 +99,13 @@ def test_pictures(config: Config, folder: Path) -> list[tuple[str, Picture]]:
 # Before anything is read
 
 
+def _clear(folder: Path) -> None:
+    """Take away what was prepared before, the card first."""
+    (folder / manifest.CARD).unlink(missing_ok=True)
+    for path in (folder / manifest.WHOLE).glob("*.png"):
+        path.unlink()
+
+
 def _refuse_shared(source: Source, tested: Source | None) -> None:
     """Refuse to train on a picture of the test."""
     if tested is None:
@@ -101,7 +121,7 @@ def _refuse_shared(source: Source, tested: Source | None) -> None:
 
 def _key(config: Config, source: Source, tested: Source | None) -> str:
     """Return what the prepared files are a function of: settings, photographs, format."""
-    settings = config.data.model_dump(mode="json", exclude={"path", "test", "window", "flips"})
+    settings = config.data.model_dump(mode="json", exclude=UNPREPARED)
     found = [source, *([] if tested is None else [tested])]
     lines = [[one.name, one.licence, one.sha256] for each in found for one in each.photographs]
     titles = [each.title for each in found]
@@ -122,7 +142,7 @@ class _Pass:
         progress: What a person sees.
         left_out: A line for each photograph that is not used.
         raised: Names of those for which a scale was too small.
-        pixels: That were decoded.
+        grey: How many are grey.
     """
 
     data: Data
@@ -149,7 +169,7 @@ class _Pass:
             size, crop = f"{picture.width} x {picture.height}", self.data.crop
             self.left_out.append(f"{one.name}: {size} is smaller than a crop of {crop}; left out")
             return None
-        if scales[-1] != self.data.scales[-1] or len(scales) < len(self.data.scales):
+        if scales != tuple(dict.fromkeys(self.data.scales)):
             self.raised.append(one.name)
         self.grey += picture.grey
         return self._cut(one, picture, scales)
@@ -169,10 +189,11 @@ class _Pass:
 
     def _cut(self, one: Photograph, picture: Picture, scales: tuple[float, ...]) -> Entry:
         first = self.array.count
-        pixels = picture.pixels.permute(1, 2, 0).numpy()
+        pixels, detail = rows(picture), []
         for scale in scales:
-            smaller = downscale(pixels, scale)
-            self.array.append(busiest(smaller, self.data.crop, self.data.crops))
+            found = busiest(downscale(pixels, scale), self.data.crop, self.data.crops)
+            self.array.append(found.pixels)
+            detail += found.detail
         return Entry(
             name=one.name,
             licence=one.licence,
@@ -183,6 +204,7 @@ class _Pass:
             scales=scales,
             first=first,
             crops=self.array.count - first,
+            detail=tuple(detail),
         )
 
     def notes(self) -> tuple[str, ...]:
@@ -217,7 +239,7 @@ def _written(
         share = data.test_fraction if tested is None else None
         hashes = [one.sha256 for one, _ in usable]
         splits = split(
-            hashes, config.seed, data.valid_fraction, share, source.place, work.left_out
+            hashes, config.seed, data.valid_fraction, share, source.place, few(work.left_out)
         )
         entries = [
             replace(entry, split=name) for (_, entry), name in zip(usable, splits, strict=True)
@@ -233,3 +255,77 @@ def _written(
         content,
         (*source.notes, *(tested.notes if tested else ()), *work.notes()),
     )
+
+
+def rows(picture: Picture) -> Pixels:
+    """Return the pixels of a picture by rows."""
+    return np.ascontiguousarray(picture.pixels.permute(1, 2, 0).numpy())
+
+
+def _check_crops(entries: Sequence[Entry], data: Data, tested: Source) -> None:
+    if not any(one.crops for one in entries if one.split == "test"):
+        raise UserError(
+            f"{tested.place}: no picture is as large as data.crop {data.crop}; expected one at "
+            "least; make the crop smaller or add pictures"
+        )
+
+
+# Whole pictures of the test
+
+
+def keep(folder: Path, place: int, picture: Picture) -> None:
+    """Write a picture of the test."""
+    path = manifest.whole_path(folder, place)
+    path.parent.mkdir(exist_ok=True)
+    write_picture(path, picture, force=True)
+
+
+def _whole(
+    photographs: Sequence[Photograph], entries: Sequence[Entry], folder: Path
+) -> list[Entry]:
+    """Keep the photographs of the test whole, each at the first of its scales."""
+    found: list[Entry] = []
+    place = 0
+    for one, entry in zip(photographs, entries, strict=True):
+        if entry.split == "test":
+            picture = read_picture(one.path)
+            smaller = tensor(downscale(rows(picture), entry.scales[0]))
+            picture = replace(picture, pixels=smaller, notes=())
+            keep(folder, place, picture)
+            entry, place = replace(entry, pixels=_hash(picture)), place + 1
+        found.append(entry)
+    return found
+
+
+def _hash(picture: Picture) -> str:
+    """Return a SHA-256 of everything that is tested: size, pixels and opacity."""
+    digest = hashlib.sha256(f"{picture.width} x {picture.height}".encode())
+    for plane in (picture.pixels, picture.alpha):
+        digest.update(b"" if plane is None else plane.numpy().tobytes())
+    return digest.hexdigest()
+
+
+# What a report says
+
+
+def _licences(entries: Sequence[Entry]) -> str:
+    """Name every licence with how many photographs have it, the commonest first."""
+    counts = Counter(one.licence for one in entries)
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{name} ({count})" for name, count in ordered)
+
+
+def _facts(entries: Sequence[Entry], data: Data) -> dict[str, float | int | str]:
+    """Count what there is."""
+    facts: dict[str, float | int | str] = {}
+    for name in SPLITS:
+        there = [one for one in entries if one.split == name]
+        facts[f"{name} photographs"] = len(there)
+        facts[f"{name} crops"] = sum(one.crops for one in there)
+    trained = [value for one in entries if one.split == "train" for value in one.detail]
+    return {
+        **facts,
+        "crop": f"{data.crop} x {data.crop} pixels",
+        "scales": ", ".join(f"{scale:g}" for scale in data.scales),
+        "median detail": f"{float(np.median(trained)):.2f} grey levels a pixel",
+    }
