@@ -1,4 +1,4 @@
-r"""A cascade of codebooks: each codes what those before it leave over, where that is worth its bits.
+r"""Codebooks in a row: each codes what those before leave over, where that is worth its bits.
 
 A position of a level has one code of each group. Code 0 says nothing, code k adds the k-th vector
 of the group's codebook. Both parts of a code have a probability that needs no network to know:
@@ -17,8 +17,10 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.distributions import Distribution, constraints
 
 from core.variational.quantization import VectorQuantizer
+from domains.compression.model.rates import INDICES
 
 BANDS = 8
 """Bands of rate indexes that probabilities are counted for."""
@@ -27,10 +29,11 @@ SEEN = 2
 NEIGHBOURS = (0, 2, 5)
 """Most active neighbours of each bucket but the last."""
 CONTEXTS = (SEEN + 1) * (len(NEIGHBOURS) + 1)
-DECAY, SMOOTHING, DEAD_BELOW = 0.99, 1e-5, 0.003
+DECAY, SMOOTHING = 0.99, 1e-5
 FORGETTING = 0.99  # of the counts behind the probabilities of activity, for each step
 UNSEEN = 0.5  # pseudo-counts of both outcomes
 ITERATIONS = 6  # of the clustering that a codebook starts from
+FLAG_NATS = 1.0  # what activity is taken to cost more than none, before it is counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +67,7 @@ class Codebook(VectorQuantizer):
     """
 
     def __init__(self, codes: int, dimensions: int) -> None:
-        super().__init__(codes, dimensions, 0.0, "ema", DECAY, SMOOTHING, DEAD_BELOW)
+        super().__init__(codes, dimensions, 0.0, "ema", DECAY, SMOOTHING, 0.0)
 
     @property
     def nats(self) -> Float[Tensor, " code"]:
@@ -117,7 +120,6 @@ class Cascade(nn.Module):
 
     def __init__(self, groups: int, codes: int, dimensions: int, channels: int) -> None:
         super().__init__()
-        self.codes = codes
         self.books = nn.ModuleList(Codebook(codes, dimensions) for _ in range(groups))
         made = [torch.linalg.qr(torch.randn(channels, dimensions))[0].T for _ in range(groups)]
         self.register_buffer("directions", torch.stack(made))
@@ -142,6 +144,8 @@ class Cascade(nn.Module):
         band: Int64[Tensor, " batch"],
         before: Int64[Tensor, "batch seen height width"],
         inside: Int64[Tensor, "height width"] | None = None,
+        sent: Int64[Tensor, " batch"] | None = None,
+        passes: int = 0,
     ) -> Chosen:
         """Choose the codes one group after the other; in training learn from them.
 
@@ -149,39 +153,48 @@ class Cascade(nn.Module):
             residual: What is to be coded.
             weight: Nats of a squared error of one.
             band: Of each picture's rate.
-            before: Activity of the groups decoded before, see `activity_of`.
+            before: Activity of the groups decoded before, see `history`.
             inside: 1 where a position is of the tile, 0 in the halo, which contexts do not see.
+            sent: How many groups may have codes, of each picture; all if not given.
+            passes: How often each code is reconsidered, given all others.
         """
         left = residual.permute(0, 2, 3, 1)
-        codes, maps = [], list(before.unbind(1))
+        sent = torch.full_like(band, len(self.books)) if sent is None else sent
+        codes: list[Tensor] = []
+        parts: list[Tensor] = []
+        maps = list(before.unbind(1))
         prices = self.activity_nats
-        for group in range(len(self.books)):
-            context = contexts(torch.stack(maps[-SEEN:], 1).unsqueeze(1))[:, 0]
+        for turn in range((passes + 1) * len(self.books)):
+            group = turn % len(self.books)
+            if turn >= len(self.books):
+                left = left + parts[group] @ self.directions[group]
+            context = contexts(torch.stack(maps[group : group + SEEN], 1))
             nothing, something = prices[group][band.view(-1, 1, 1), context].unbind(-1)
-            code, part = self._choose(group, left, weight, something - nothing)
+            barred = torch.where(group < sent, 0.0, torch.inf).view(-1, 1, 1)
+            code, part = self._choose(group, left, weight, something - nothing + barred)
+            left = left - part @ self.directions[group]
             active = (code > 0).long()
+            _put(codes, group, code)
+            _put(parts, group, part)
+            _put(maps, SEEN + group, active if inside is None else active * inside)
             if self.training:
-                self._count(group, band, context, active)
-            maps.append(active if inside is None else active * inside)
-            codes.append(code)
-            left = left - part
-        value = residual - left.permute(0, 3, 1, 2)
-        return Chosen(torch.stack(codes, 1), value)
+                self._count(group, band[group < sent], context[group < sent], active[group < sent])
+        return Chosen(torch.stack(codes, 1), residual - left.permute(0, 3, 1, 2))
 
     def _choose(
         self, group: int, left: Tensor, weight: Tensor, surcharge: Tensor
     ) -> tuple[Tensor, Tensor]:
-        book, directions = self.book(group), self.directions[group]
-        vectors = (left @ directions.T).flatten(0, 2)
+        """Return the codes of a group and what they stand for, along its directions."""
+        book = self.book(group)
+        vectors = (left @ self.directions[group].T).flatten(0, 2)
         weights = weight.view(-1, 1, 1).expand(surcharge.shape).reshape(-1)
         codes, saved = book.cheapest(vectors, weights)
         active = saved + surcharge.reshape(-1) < 0
         part = book.codebook[codes] * active.unsqueeze(-1)
         if self.training:
             book.learn(vectors[active], codes[active])
-        shape = surcharge.shape
-        chosen = torch.where(active, codes + 1, 0).view(shape)
-        return chosen, (part @ directions).view(left.shape)
+        chosen = torch.where(active, codes + 1, 0).view(surcharge.shape)
+        return chosen, part.view(*surcharge.shape, -1)
 
     def _count(self, group: int, band: Tensor, context: Tensor, active: Tensor) -> None:
         """Count anew with what was seen; what is older counts ever less."""
@@ -192,16 +205,18 @@ class Cascade(nn.Module):
         kept = torch.where(seen, FORGETTING, 1.0).view(-1, 1, 1)
         counts.copy_((counts - UNSEEN) * kept + UNSEEN + new.view_as(counts))
 
-    def nats(self, codes, band, before):
-        active = (codes > 0).long()
-        maps = torch.cat([before, active], 1)
-        windows = maps.unfold(1, SEEN, 1)[:, :-1].movedim(-1, 2)
-        context = contexts(windows)
-        prices = self.activity_nats
+    def nats(
+        self,
+        codes: Int64[Tensor, "batch group height width"],
+        band: Int64[Tensor, " batch"],
+        before: Int64[Tensor, "batch seen height width"],
+    ) -> Float[Tensor, "batch group height width"]:
+        """Return what each code costs by the counted frequencies."""
+        context = contexts_of(codes, before)
         group = torch.arange(len(self.books), device=codes.device).view(1, -1, 1, 1)
-        flag = prices[group, band.view(-1, 1, 1, 1), context, active]
+        flags = self.activity_nats[group, band.view(-1, 1, 1, 1), context, (codes > 0).long()]
         each = torch.stack([F.pad(self.book(g).nats, (1, 0)) for g in range(len(self.books))])
-        return flag + each[group, codes]
+        return flags + each[group, codes]
 
     def decode(
         self, codes: Int64[Tensor, "batch group height width"]
@@ -214,32 +229,105 @@ class Cascade(nn.Module):
         return total.permute(0, 3, 1, 2)
 
     @torch.no_grad()
-    def start(self, residual: Tensor, weight: Tensor, band: Tensor, before: Tensor) -> Tensor:
+    def start(
+        self,
+        residual: Float[Tensor, "batch channel height width"],
+        weight: Float[Tensor, " batch"],
+        band: Int64[Tensor, " batch"],
+        before: Int64[Tensor, "batch seen height width"],
+    ) -> Chosen:
         """Put the codebooks where they are of most use to these residuals; return what is coded.
 
         Each group takes the directions in which what is left costs most, and the codebook that
         repeated assignment and averaging comes to.
         """
-        training, self.training = self.training, False
         left = residual.permute(0, 2, 3, 1)
-        weights = weight.view(-1, 1, 1).expand(left.shape[:-1]).reshape(-1)
-        codes, maps = [], list(before.unbind(1))
+        each = weight.view(-1, 1, 1).expand(left.shape[:-1])
         for group in range(len(self.books)):
-            rows = left.flatten(0, 2)
+            rows, weights = left.flatten(0, 2), each.reshape(-1)
             directions = principal(rows * weights.sqrt().unsqueeze(-1), self.directions.shape[1])
             self.directions[group].copy_(directions)
             cluster(self.book(group), rows @ directions.T, weights)
-            context = contexts(torch.stack(maps[-SEEN:], 1).unsqueeze(1))[:, 0]
-            code, part = self._choose(
-                group, left, weight, torch.zeros_like(weights).view(context.shape)
-            )
-            active = (code > 0).long()
-            self._count(group, band, context, active)
-            maps.append(active)
-            codes.append(code)
-            left = left - part
+            _, part = self._choose(group, left, weight, torch.full_like(each, FLAG_NATS))
+            left = left - part @ directions
+        return self._counted(residual, weight, band, before)
+
+    def _counted(self, residual: Tensor, weight: Tensor, band: Tensor, before: Tensor) -> Chosen:
+        """Choose codes, and count the activity that they have."""
+        training, self.training = self.training, False
+        chosen = self(residual, weight, band, before)
+        context = contexts_of(chosen.codes, before)
+        for group in range(len(self.books)):
+            self._count(group, band, context[:, group], (chosen.codes[:, group] > 0).long())
         self.training = training
-        return residual - left.permute(0, 3, 1, 2)
+        return chosen
+
+
+class CodePrior(Distribution):
+    """The prior of a level's codes: what was counted, given the activity of coarser levels.
+
+    Args:
+        cascade: The level's codebooks and counts.
+        band: Of each picture's rate.
+        before: Activity of the groups decoded before, see `history`.
+    """
+
+    def __init__(
+        self,
+        cascade: Cascade,
+        band: Int64[Tensor, " batch"],
+        before: Int64[Tensor, "batch seen height width"],
+    ) -> None:
+        self.cascade, self.band, self.before = cascade, band, before
+        event = torch.Size((len(cascade.books), *before.shape[2:]))
+        super().__init__(band.shape, event, validate_args=False)
+
+    @property
+    def arg_constraints(self) -> dict[str, constraints.Constraint]:
+        """None."""
+        return {}
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return the log mass of codes of shape ``(*sample, batch, group, height, width)``."""
+        flat = value.flatten(0, -5) if value.dim() > 4 else value.unsqueeze(0)
+        sums = [-self.cascade.nats(one, self.band, self.before).flatten(1).sum(1) for one in flat]
+        return torch.stack(sums).view(value.shape[:-3])
+
+
+def band_of(rate: Int64[Tensor, " batch"]) -> Int64[Tensor, " batch"]:
+    """Return the band of rate indexes, whose counts a picture is coded by."""
+    return rate * BANDS // INDICES
+
+
+def history(
+    codes: Int64[Tensor, "batch group height width"] | None,
+    like: Float[Tensor, "batch channel fine_height fine_width"],
+    inside: Int64[Tensor, "height width"] | None = None,
+) -> Int64[Tensor, "batch seen fine_height fine_width"]:
+    """Return the activity of the last groups of the next coarser level, at a level's grid.
+
+    Args:
+        codes: Of the coarser level; None if there is none.
+        like: Features of the level.
+        inside: 1 where a position of the coarser level is of the tile.
+    """
+    size = (like.shape[0], SEEN, *like.shape[2:])
+    if codes is None:
+        return torch.zeros(size, dtype=torch.long, device=like.device)
+    active = (codes[:, -SEEN:] > 0).long()
+    active = active if inside is None else active * inside
+    active = F.pad(active, (0, 0, 0, 0, SEEN - active.shape[1], 0))
+    return active.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+
+def contexts_of(
+    codes: Int64[Tensor, "batch group height width"],
+    before: Int64[Tensor, "batch seen height width"],
+) -> Int64[Tensor, "batch group height width"]:
+    """Return the context of every code of a level."""
+    maps = torch.cat([before, (codes > 0).long()], 1)
+    windows = [maps[:, group : group + SEEN] for group in range(codes.shape[1])]
+    return contexts(torch.stack(windows, 1).flatten(0, 1)).view_as(codes)
 
 
 def principal(rows: Float[Tensor, "row channel"], count: int) -> Float[Tensor, "count channel"]:
@@ -270,17 +358,21 @@ def cluster(book: Codebook, vectors: Tensor, weights: Tensor) -> None:
 
 
 def contexts(
-    seen: Int64[Tensor, "batch group seen height width"],
-) -> Int64[Tensor, "batch group height width"]:
-    """Return the context of each code from the activity of the groups before it.
+    seen: Int64[Tensor, "batch seen height width"],
+) -> Int64[Tensor, "batch height width"]:
+    """Return the context of each code of a group from the activity of the groups before it.
 
     Args:
         seen: 1 where a group has a code, the latest group last.
     """
-    here = seen.sum(2)
-    latest = seen[:, :, -1]
+    latest = seen[:, -1]
     padded = F.pad(latest, (1, 1, 1, 1))
     rows = padded[..., :-2] + padded[..., 1:-1] + padded[..., 2:]
-    around = rows[..., :-2, :] + rows[..., 1:-1, :] + rows[..., 2:, :] - latest
-    bucket = sum((around > most).long() for most in NEIGHBOURS)
-    return here * (len(NEIGHBOURS) + 1) + bucket
+    around = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:] - latest
+    bucket = torch.bucketize(around, torch.tensor(NEIGHBOURS, device=seen.device))
+    return seen.sum(1) * (len(NEIGHBOURS) + 1) + bucket
+
+
+def _put(items: list[Tensor], place: int, item: Tensor) -> None:
+    """Set an item of a list, or the one after its last."""
+    items[place : place + 1] = [item]

@@ -1,158 +1,330 @@
-r"""McQuic: multi-codebook vector quantisation in a cascade of levels."""
+r"""McQuic: multi-codebook vector quantisation in a cascade of levels.
+
+.. math:: \hat y_l = u_l(\hat y_{l+1}) + \sum_g e^{(l,g)}_{k_{l,g}}, \quad
+    \hat x = s(\hat y_1), \quad p(k) = \prod_{l,g} p(k_{l,g} \mid \text{activity before})
+
+Features at 1/8 become those of the finest level at 1/16; each coarser level halves the resolution
+again. Decoding goes from coarse to fine: a level is what the coarser one lets expect, and the
+vectors that the codes of its groups name. No network stands between the stream and its codes:
+their probabilities are integers that were counted, so that files decode to the same codes
+everywhere by construction.
+
+What a rate index means. It sets the price of an error, as in every model here, and with it how
+many groups are sent, for each position by itself: code 0 of a group says nothing, and is taken
+wherever no vector is worth its bits. Any prefix of the groups is a code: all further ones are 0.
+No two indexes are alike to the encoder; indexes of one band (`cascade.BANDS` of them over the
+scale) share their tables, and all share the codebooks. In training only a prefix, of random
+length, of some pictures is sent (nested dropout), so that what is read so far draws a picture.
+
+Ours, not the paper's:
+
+* The linear parts start as the DCT of blocks of 8 x 8 and as principal components; codebooks start
+  as clusters of the residuals and are running k-means from then on. In the paper all is learned
+  from noise, with Gumbel-softmax.
+* The paper has no rate in its objective: the number of codebooks sets it, one model a rate. Here
+  codes are chosen by their cost (entropy-constrained vector quantisation), which makes one model
+  of all rates and spends nothing on empty sky.
+* Each group codes what the groups before it leave, in the directions where that is most, in
+  place of its own share of the channels.
+* The finest level is coded last, given the coarser ones; the paper codes residuals the other way
+  round and adds side features.
+
+References:
+    Zhu et al., "Unified Multivariate Gaussian Mixture for Efficient Neural Image Compression",
+    CVPR 2022 (arXiv:2203.10897).
+    Rippel, Gelbart and Adams, "Learning Ordered Representations with Nested Dropout", ICML 2014
+    (arXiv:1402.0915).
+"""
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-from torch import nn
+from dataclasses import dataclass
 
-from core.variational.evidence import Evidence
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from core.variational.distributions import Delta
+from core.variational.evidence import Evidence, Latent
 from domains.compression.config import MCQ, Rates
 from domains.compression.data.records import Images
 from domains.compression.model.base import ImageModel, weighed
-from domains.compression.model.cascade import BANDS, SEEN, Cascade, principal
+from domains.compression.model.cascade import Cascade, CodePrior, band_of, history, principal
 from domains.compression.model.dct import Filter
+from domains.compression.model.frozen import Frozen
 from domains.compression.model.program import Affine
 from domains.compression.model.rates import INDICES, noise_scale, place
-from domains.compression.model.transforms import SIDE, Branch, beside, block_dct
+from domains.compression.model.transforms import (
+    SIDE,
+    Branch,
+    beside,
+    block_dct,
+    blocks_of,
+    picture_of,
+)
 
 
-def band_of(rate):
-    return rate * BANDS // INDICES
+@dataclass(frozen=True, eq=False)
+class Level:
+    """What a level of the cascade codes.
+
+    Args:
+        name: Of the level.
+        codes: Its codes.
+        before: Activity that their contexts begin with, see `cascade.history`.
+    """
+
+    name: str
+    codes: Int64[Tensor, "batch group height width"]
+    before: Int64[Tensor, "batch seen height width"]
+
+
+@dataclass(frozen=True, eq=False)
+class Cascaded:
+    """What a picture becomes.
+
+    Args:
+        levels: From the coarsest.
+        value: Features of the finest level that the codes stand for; gradients pass through.
+        far: Weighted squared distance of features to their codes, in nats.
+    """
+
+    levels: tuple[Level, ...]
+    value: Float[Tensor, "batch channel height width"]
+    far: Float[Tensor, " batch"]
 
 
 class McQuic(ImageModel):
+    """Codebooks in a cascade of levels.
+
+    Args:
+        options: Its settings.
+        rates: The scale of rates.
+    """
+
     def __init__(self, options: MCQ, rates: Rates) -> None:
-        levels = len(options.codes)
-        super().__init__(rates, SIDE * 2**levels)
-        C, E, W = options.channels, options.coarse, options.width
-        self.count = levels
-        self.commitment = options.commitment
-        pixels = 3 * SIDE**2
-        self.analysis, self.synthesis = Affine(pixels, C), Affine(C, pixels)
-        self.before = Branch(pixels + 1, W, C, options.blocks)
-        self.after = Branch(C + 1, W, pixels, options.blocks)
+        count = len(options.codes)
+        super().__init__(rates, SIDE * 2**count)
+        self.options = options
+        pixels, width, blocks = 3 * SIDE**2, options.width, options.blocks
+        channels, coarse = options.channels, options.coarse
+        rows = block_dct(channels)
+        self.analysis, self.synthesis = Affine(pixels, channels), Affine(channels, pixels)
+        self.analysis.hold(rows[:, :, None, None], torch.zeros(channels))
+        self.synthesis.hold(rows.T[:, :, None, None], torch.zeros(pixels))
+        self.before = Branch(pixels + 1, width, channels, blocks)
+        self.after = Branch(channels + 1, width, pixels, blocks)
         self.filter = Filter(options.filter)
-        sizes = [4 * C] + [4 * E] * (levels - 1)
-        self.down = nn.ModuleList(Affine(s, E) for s in sizes[:-1])
-        self.down_branch = nn.ModuleList(Branch(s + 1, W, E, options.blocks) for s in sizes[:-1])
-        self.up = nn.ModuleList(Affine(E, s) for s in sizes[:-1])
-        self.up_branch = nn.ModuleList(Branch(E + 1, W, s, options.blocks) for s in sizes[:-1])
+        sizes = [4 * channels, *[4 * coarse] * (count - 1)]
+        self.down = nn.ModuleList(Step(size, width, coarse, blocks) for size in sizes[:-1])
+        self.up = nn.ModuleList(Step(coarse, width, size, blocks) for size in sizes[:-1])
         self.mean = nn.Parameter(torch.zeros(sizes[-1]))
         self.cascades = nn.ModuleList(
-            Cascade(g, k, options.dimensions, s)
-            for g, k, s in zip(options.groups, options.codes, sizes, strict=True)
+            Cascade(groups, codes, options.dimensions, size)
+            for groups, codes, size in zip(options.groups, options.codes, sizes, strict=True)
         )
-        rows = block_dct(C)
-        with torch.no_grad():
-            self.analysis.weight.copy_(rows[:, :, None, None])
-            self.synthesis.weight.copy_(rows.T[:, :, None, None])
-            self.analysis.bias.zero_()
-            self.synthesis.bias.zero_()
 
-    def analyse(self, x, rate):
-        blocks = F.pixel_unshuffle(x - 0.5, SIDE)
-        f = self.analysis(blocks) + self.before(beside(blocks, place(rate)))
-        features = [F.pixel_unshuffle(f, 2)]
-        for down, branch in zip(self.down, self.down_branch, strict=True):
-            x = features[-1]
-            features.append(F.pixel_unshuffle(down(x) + branch(beside(x, place(rate))), 2))
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the levels, from the coarsest."""
+        return tuple(f"level{number}" for number in range(len(self.cascades), 0, -1))
+
+    def cascade(self, level: int) -> Cascade:
+        """The codebooks of a level, 0 for the finest."""
+        cascade = self.cascades[level]
+        assert isinstance(cascade, Cascade)
+        return cascade
+
+    def analyse(
+        self, x: Float[Tensor, "batch colour height width"], rate: Int64[Tensor, " batch"]
+    ) -> list[Tensor]:
+        """Return the features of every level, from the finest."""
+        blocks = blocks_of(x - 0.5, SIDE)
+        y = self.analysis(blocks) + self.before(beside(blocks, place(rate)))
+        features = [blocks_of(y, 2)]
+        for down in self.down:
+            features.append(blocks_of(down(features[-1], rate), 2))
         return features
 
-    def expected(self, level, coarser, rate, like=None):
-        if coarser is None:
-            return self.mean.view(1, -1, 1, 1).expand(like)
-        y = F.pixel_shuffle(coarser, 2)
-        return self.up[level](y) + self.up_branch[level](beside(y, place(rate)))
+    def expected(
+        self, level: int, coarser: Tensor | None, rate: Int64[Tensor, " batch"], grid: torch.Size
+    ) -> Float[Tensor, "batch channel height width"]:
+        """Return what the coarser level lets expect of a level; of the coarsest its mean.
 
-    def synthesise(self, finest, rate):
-        f = F.pixel_shuffle(finest, 2)
-        blocks = self.synthesis(f) + self.after(beside(f, place(rate)))
-        return self.filter(F.pixel_shuffle(blocks, SIDE), rate) + 0.5
+        Args:
+            level: 0 for the finest.
+            coarser: What the codes of the next coarser level stand for.
+            rate: Of each picture.
+            grid: Height and width.
+        """
+        if coarser is None:
+            return self.mean.view(1, -1, 1, 1).expand(len(rate), -1, *grid)
+        return self.up[level](picture_of(coarser, 2), rate)
+
+    def synthesise(
+        self, finest: Float[Tensor, "batch channel height width"], rate: Int64[Tensor, " batch"]
+    ) -> Float[Tensor, "batch colour height width"]:
+        """Return the picture that features of the finest level stand for, not clamped."""
+        y = picture_of(finest, 2)
+        blocks = self.synthesis(y) + self.after(beside(y, place(rate)))
+        return self.filter(picture_of(blocks, SIDE), rate) + 0.5
+
+    def decode(
+        self, codes: dict[str, Tensor], rate: Int64[Tensor, " batch"]
+    ) -> Float[Tensor, "batch colour height width"]:
+        """Return the picture that codes of all levels stand for, not clamped."""
+        value: Tensor | None = None
+        for name, level in zip(self.names, reversed(range(len(self.names))), strict=True):
+            grid = codes[name].shape[2:]
+            expected = self.expected(level, value, rate, grid)
+            value = expected + self.cascade(level).decode(codes[name])
+        assert value is not None
+        return self.synthesise(value, rate)
+
+    def code(
+        self,
+        x: Float[Tensor, "batch colour height width"],
+        rate: Int64[Tensor, " batch"],
+        inside: Int64[Tensor, "height width"] | None = None,
+        passes: int = 0,
+    ) -> Cascaded:
+        """Choose the codes of pictures, level by level.
+
+        Args:
+            x: Pictures.
+            rate: Of each.
+            inside: 1 where a position of the finest level is coded, 0 in the halo.
+            passes: How often each code is reconsidered given all others of its level.
+        """
+        features, weight = self.analyse(x, rate), 0.5 / noise_scale(rate, self.rates).square()
+        sent = self._sent(rate)
+        far, value = torch.zeros_like(weight), None
+        levels: list[Level] = []
+        for name, level in zip(self.names, reversed(range(len(self.names))), strict=True):
+            y, cascade = features[level], self.cascade(level)
+            expected = self.expected(level, value, rate, y.shape[2:])
+            mask = None if inside is None else inside[:: 2**level, :: 2**level]
+            before = history(levels[-1].codes if levels else None, y, _coarser(mask))
+            residual = y - expected
+            chosen = cascade(residual.detach(), weight, band_of(rate), before, mask, sent, passes)
+            far = far + weight * self._distance(y, expected, chosen.value)
+            value = expected + chosen.value + _passed(residual, chosen.value)
+            levels.append(Level(name, chosen.codes, before))
+            sent = sent - len(cascade.books)
+        assert value is not None
+        return Cascaded(tuple(levels), value, far)
+
+    def _sent(self, rate: Tensor) -> Int64[Tensor, " batch"]:
+        """Draw how many groups are sent of each picture: in evaluation all."""
+        total = sum(self.options.groups)
+        every = torch.full_like(rate, total)
+        if not self.training:
+            return every
+        drawn = torch.randint(total, rate.shape, device=rate.device)
+        cut = torch.rand(rate.shape, device=rate.device) < self.options.dropout
+        return torch.where(cut, drawn, every)
+
+    def _distance(self, y: Tensor, expected: Tensor, value: Tensor) -> Float[Tensor, " batch"]:
+        """What moves expectations to features, and features to their codes."""
+        codes = (y.detach() - expected - value).square()
+        features = (y - expected.detach() - value).square()
+        return (codes + self.options.commitment * features).flatten(1).sum(1)
+
+    def evidence(self, batch: Images, samples: int = 1) -> Evidence:
+        """What the model says about a batch; its posterior is certain, all samples are alike.
+
+        The KL of a level is the length of its codes by the frequencies counted so far. It has no
+        gradient: codes are chosen by it. In evaluation the value is a bound; in training it is
+        none, for how many groups are sent is drawn at random and not paid for.
+        """
+        rate = batch.rate
+        x = (batch.pixels.float() / 255).contiguous(memory_format=torch.channels_last)
+        weight = self.emphasis(rate) if self.training else None
+        coded = self.code(x, rate)
+        picture = weighed(self.synthesise(coded.value, rate), weight)
+        log_prob = self.likelihood(picture, rate).log_prob(x)
+        latents = [
+            self._latent(level, index, rate, samples)
+            for level, index in zip(coded.levels, reversed(range(len(self.names))), strict=True)
+        ]
+        return Evidence(
+            log_likelihood={"pixels": log_prob.expand(samples, -1)},
+            latents=latents,
+            penalties={"far from codes": weighed(coded.far, weight)},
+            joint=not self.training,
+        )
+
+    def _latent(self, level: Level, index: int, rate: Tensor, samples: int) -> Latent:
+        prior = CodePrior(self.cascade(index), band_of(rate), level.before)
+        value = level.codes.expand(samples, *level.codes.shape)
+        return Latent(level.name, value, Delta(level.codes, event_dims=3), prior)
 
     @torch.no_grad()
     def start(self, examples: Images) -> None:
-        was = self.training
-        self.eval()
-        n = len(examples)
-        rate = torch.linspace(0, INDICES - 1, n).round().long()
-        x = examples.pixels.float() / 255 - 0.5
-        f = self.analysis(F.pixel_unshuffle(x, SIDE))
-        features = [F.pixel_unshuffle(f, 2)]
-        for level, (down, up) in enumerate(zip(self.down, self.up, strict=True)):
-            y = features[-1]
-            rows = y.permute(0, 2, 3, 1).flatten(0, 2)
-            P = principal(rows, down.weight.shape[0])
-            down.weight.copy_(P[:, :, None, None])
-            down.bias.zero_()
-            up.weight.copy_(P.T[:, :, None, None])
-            up.bias.zero_()
-            features.append(F.pixel_unshuffle(down(y), 2))
+        """Start coarser levels as principal components, codebooks as clusters of residuals."""
+        rate = torch.linspace(0, INDICES - 1, len(examples)).round().long()
+        rate = rate.to(examples.pixels.device)
+        y = self.analysis(blocks_of(examples.pixels.float() / 255 - 0.5, SIDE))
+        features = [blocks_of(y, 2)]
+        for down, up in zip(self.down, self.up, strict=True):
+            assert isinstance(down, Step)
+            assert isinstance(up, Step)
+            rows = features[-1].permute(0, 2, 3, 1).flatten(0, 2)
+            main = principal(rows, self.options.coarse)
+            down.linear.hold(main[:, :, None, None], torch.zeros(len(main)))
+            up.linear.hold(main.T[:, :, None, None], torch.zeros(main.shape[1]))
+            features.append(blocks_of(down.linear(features[-1]), 2))
         self.mean.copy_(features[-1].mean((0, 2, 3)))
+        self._start_codebooks(features, rate)
+
+    def _start_codebooks(self, features: list[Tensor], rate: Tensor) -> None:
         weight = 0.5 / noise_scale(rate, self.rates).square()
-        before = history(None, features[-1])
-        value = None
-        for level in reversed(range(self.count)):
-            cascade = self.cascades[level]
+        value = codes = None
+        for level in reversed(range(len(features))):
             y = features[level]
-            p = (
-                self.mean.view(1, -1, 1, 1)
-                if value is None
-                else self.up[level](F.pixel_shuffle(value, 2))
-            )
-            coded = cascade.start(y - p, weight, band_of(rate), before)
-            codes = cascade(y - p, weight, band_of(rate), before).codes
-            before = history(codes, None)
-            value = p + coded
-        self.train(was)
+            expected = self.expected(level, value, rate, y.shape[2:])
+            before = history(codes, y)
+            chosen = self.cascade(level).start(y - expected, weight, band_of(rate), before)
+            value, codes = expected + chosen.value, chosen.codes
 
-    def code(self, x, rate, inside=None):
-        features = self.analyse(x, rate)
-        weight = 0.5 / noise_scale(rate, self.rates).square()
-        band = band_of(rate)
-        out, value, before = {}, None, None
-        commitment = 0
-        for level in reversed(range(self.count)):
-            y = features[level]
-            p = self.expected(level, value, rate, y.shape)
-            before = history(None, y) if before is None else before
-            c = self.cascades[level](y.detach() - p.detach(), weight, band, before)
-            v, r = c.value, y - p
-            share = (
-                ((v * r).sum((2, 3), True) / r.square().sum((2, 3), True).clamp(min=1e-9))
-                .clamp(0, 1)
-                .detach()
-            )
-            value = p + v + share * (r - r.detach())
-            far = (y.detach() - p - v).square() + self.commitment * (y - p.detach() - v).square()
-            commitment = commitment + weight * far.flatten(1).sum(1)
-            out[f"level{level + 1}"] = (c.codes, self.cascades[level].nats(c.codes, band, before))
-            before = history(c.codes, None)
-        return out, value, commitment
-
-    def evidence(self, batch: Images, samples: int = 1) -> Evidence:
-        x = (batch.pixels.float() / 255).contiguous(memory_format=torch.channels_last)
-        rate = batch.rate
-        out, value, commitment = self.code(x, rate)
-        emphasis = self.emphasis(rate) if self.training else None
-        picture = weighed(self.synthesise(value, rate), emphasis)
-        ll = self.likelihood(picture, rate).log_prob(x)
-        self.last = out
-        self.picture = picture
-        return (
-            ll,
-            {k: n.flatten(1).sum(1) for k, (c, n) in out.items()},
-            commitment * (emphasis if emphasis is not None else 1),
-        )
-
-    def freeze(self, examples):
+    def freeze(self, examples: Images) -> Frozen:
+        """Return what files are written and read with; the counts of training are its tables."""
         raise NotImplementedError
 
 
-def history(codes, like):
-    if codes is None:
-        return torch.zeros(like.shape[0], SEEN, *like.shape[2:], dtype=torch.long)
-    active = (codes[:, -SEEN:] > 0).long()
-    if active.shape[1] < SEEN:
-        active = F.pad(active, (0, 0, 0, 0, SEEN - active.shape[1], 0))
-    return active.repeat_interleave(2, 2).repeat_interleave(2, 3)
+class Step(nn.Module):
+    """From one level to the next: a linear map and a branch beside it.
+
+    Args:
+        inputs: Channels.
+        width: Channels inside the branch.
+        outputs: Channels.
+        blocks: Residual blocks of the branch.
+    """
+
+    def __init__(self, inputs: int, width: int, outputs: int, blocks: int) -> None:
+        super().__init__()
+        self.linear = Affine(inputs, outputs)
+        self.branch = Branch(inputs + 1, width, outputs, blocks)
+
+    def forward(
+        self, x: Float[Tensor, "batch c height width"], rate: Int64[Tensor, " batch"]
+    ) -> Tensor:
+        """Apply it."""
+        return self.linear(x) + self.branch(beside(x, place(rate)))
+
+
+def _passed(residual: Tensor, value: Tensor) -> Tensor:
+    """Return zeros with as much of the residual's gradient as of the residual is coded.
+
+    Straight through with the share of each channel's energy that its codes hold: what no code
+    says cannot be changed by the encoder.
+    """
+    fixed = residual.detach()
+    energy = fixed.square().sum((2, 3), keepdim=True).clamp(min=1e-9)
+    share = ((value * fixed).sum((2, 3), keepdim=True) / energy).clamp(0, 1)
+    return share * (residual - fixed)
+
+
+def _coarser(inside: Tensor | None) -> Tensor | None:
+    return None if inside is None else inside[::2, ::2]
