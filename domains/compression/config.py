@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from core.runtime.config import Evaluation, Section, Settings, Training
 
@@ -109,8 +116,8 @@ class DCT(Section):
     context: PositiveInt = Field(
         default=96, description="units of the networks that predict a slice from earlier ones"
     )
-    filter: PositiveInt = Field(
-        default=16, description="channels of the filter at half resolution at the end"
+    filter: NonNegativeInt = Field(
+        default=16, description="channels of the filter at half resolution at the end; 0 for none"
     )
 
 
@@ -126,18 +133,32 @@ class QRes(Section):
     """A top-down hierarchy of quantised latents (QRes-VAE); files decode progressively.
 
     Args:
-        widths: Channels at strides 4, 8, 16, 32 and so on.
-        latents: Channels of the latent blocks at each of these strides, from stride 4; an empty
-            tuple for none.
+        widths: Channels at strides 8, 16, 32 and so on.
+        latents: Channels of the latent blocks at each of these strides, from stride 8, in coding
+            order; the first are frequencies of a transform, from the lowest.
         blocks: Residual blocks at each stride.
-        context: Units of the prior's networks.
+        known: Numbers that the prior hands on from a block to the next.
+        context: Units of the prior's networks, and of those of the posteriors.
+        filter: Channels of the filter at half resolution at the end.
     """
 
     kind: Literal["qres"] = "qres"
-    widths: Annotated[tuple[PositiveInt, ...], Field(min_length=2)] = (32, 64, 96, 96)
-    latents: tuple[tuple[PositiveInt, ...], ...] = ((), (24, 24), (16,), (16,))
+    widths: Annotated[tuple[PositiveInt, ...], Field(min_length=2)] = (96, 64, 64)
+    latents: tuple[Annotated[tuple[PositiveInt, ...], Field(min_length=1)], ...] = (
+        (21, 40, 64), (16,), (3, 13),
+    )  # fmt: skip
     blocks: PositiveInt = 2
-    context: PositiveInt = 64
+    known: PositiveInt = 48
+    context: PositiveInt = 96
+    filter: PositiveInt = 16
+
+    @model_validator(mode="after")
+    def _strides_agree(self) -> QRes:
+        if len(self.widths) != len(self.latents):
+            raise ValueError(
+                f"widths {self.widths} and latents {self.latents}: one of each a stride"
+            )
+        return self
 
 
 class MCQ(Section):

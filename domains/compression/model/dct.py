@@ -75,7 +75,7 @@ class DCTCodec(TransformModel):
         self.before = Branch(pixels + 1, width, channels, options.blocks)
         self.after = Branch(channels + 1, width, pixels, options.blocks)
         self.hyper = HyperAnalysis(channels, options.features, options.hyper)
-        self.filter = Filter(options.filter)
+        self.filter = Filter(options.filter) if options.filter else None
         self.register_buffer("typical", torch.ones(channels))
         if self.space == "steps":
             self.own = Gain(torch.full((channels,), 255 / STEP_GREY), rates)
@@ -133,7 +133,8 @@ class DCTCodec(TransformModel):
             coefficients = coefficients * (-self.own(rate)[:, :, None, None]).exp()
         whole = coefficients * self.typical.view(1, -1, 1, 1)
         blocks = self.synthesis(whole) + self.after(beside(coefficients, place(rate)))
-        return self.filter(picture_of(blocks, SIDE), rate) + 0.5
+        picture = picture_of(blocks, SIDE)
+        return (picture if self.filter is None else self.filter(picture, rate)) + 0.5
 
     def _split(self, coefficients: Tensor) -> dict[str, Tensor]:
         parts = coefficients.split(list(self.sizes.values()), 1)

@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -251,26 +252,24 @@ class Program(nn.Module):
 
 
 def scale_of(index: Tensor) -> Tensor:
-    """Return the standard deviation that a scale index stands for, never below the smallest.
+    """Return the standard deviation that a scale index stands for, within those of the tables.
 
-    The gradient passes where it would raise a scale that is below.
+    The gradient passes where it would lead an index back.
     """
-    return SMALLEST * torch.exp(LOG_STEP * _at_least_zero(index))
+    bounded: Any = _Bounded.apply(index)
+    return SMALLEST * torch.exp(LOG_STEP * bounded)
 
 
-def _at_least_zero(index: Tensor) -> Tensor:
-    return _LowerBound.apply(index)  # pyright: ignore[reportReturnType]
-
-
-class _LowerBound(torch.autograd.Function):
-    """Not below zero; the gradient passes where it leads back."""
+class _Bounded(torch.autograd.Function):
+    """Between the first index and the last; the gradient passes where it leads back."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, value: Tensor) -> Tensor:
+    def forward(ctx: Any, value: Tensor) -> Tensor:
         ctx.save_for_backward(value)
-        return value.clamp(min=0)
+        return value.clamp(0, SCALES - 1)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:
-        (value,) = ctx.saved_tensors  # pyright: ignore[reportAttributeAccessIssue]
-        return torch.where((value >= 0) | (gradient < 0), gradient, 0.0)
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (value,), (gradient,) = ctx.saved_tensors, gradients
+        stuck = ((value < 0) & (gradient > 0)) | ((value > SCALES - 1) & (gradient < 0))
+        return gradient.masked_fill(stuck, 0.0)
