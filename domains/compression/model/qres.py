@@ -5,22 +5,26 @@ r"""QRes-VAE: a top-down hierarchy of quantised latents; a file decodes progress
     p(z_i \mid z_{<i}) = \mathcal N(\hat\mu_i, \sigma_i^2) \circledast U(-\tfrac12, \tfrac12)
 
 Blocks of latents are coded from coarse to fine. What a block's posterior is centred on is the
-encoder's features of its stride against what the decoder knows from the blocks before. Read up to
-some block only, the blocks after it are what the prior expects, and the picture is coarser.
+encoder's features of its stride, seen beside what the decoder knows from the blocks before. Read
+up to some block only, the blocks after it are what the prior expects, and the picture is coarser.
 
 Ours, not the paper's:
 
 * The prior is a `Program` of its own that reads nothing but decoded latents, apart from the
   decoder that draws the picture. In the paper both are one network, all of which is on the entropy
   path; here the path is small, and exact in integers.
-* Beside every network there is a linear map that starts as an orthonormal transform: the DCT of
-  blocks of 8 x 8 at the finest stride; at each coarser one the 2 x 2 DCT of the means below. The
-  untrained model is a transform code, critically sampled, and channels that a stride has beyond
-  its share of the transform hold what is learned.
-* Strides begin at 8, in place of 4, and dense convolutions of bottlenecks take the place of
-  depthwise ones, which are slow on a CPU. Gains per channel and rate, as in QARV's successor of the
-  task, in place of normalisation by the rate; networks see the rate as one more channel.
-* There is no lossless mode: the paper's takes 10.4 bits a pixel on Kodak, WebP's 9.5.
+* Beside the networks there are linear maps that start as orthonormal transforms: the DCT of
+  blocks of 8 x 8 pixels at the finest stride, at each coarser one the 2 x 2 DCT of the means
+  below. The untrained model is a transform code, critically sampled; channels that a stride has
+  beyond its share of the transform hold what is learned.
+* A coarse block need not be subtracted by hand from the finer ones: a finer block's symbols are
+  counted from the prior's mean, which is the prediction, and its posterior may look at what was
+  decoded.
+* Strides begin at 8, in place of 4, and dense convolutions in bottlenecks take the place of
+  depthwise ones, which are slow on a CPU. Rates are those of `Gain`; networks see the rate as one
+  more channel, in place of the normalisation by it that the paper's successor has.
+* There is no lossless mode. The paper's codes what a decoded picture lacks as Normal noise, pixel
+  by pixel, and takes 10.4 bits a pixel on Kodak where WebP takes 9.5 and JPEG XL 8.7.
 
 References:
     Duan, Lu, Ma and Zhu, "Lossy Image Compression with Quantized Hierarchical VAEs", WACV 2023
@@ -31,23 +35,38 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from jaxtyping import Float
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from domains.compression.config import QRes, Rates
+from domains.compression.data.records import Images
 from domains.compression.model.base import TransformModel
+from domains.compression.model.dct import STEP_GREY, TRANSFORM_UNIT, Filter
+from domains.compression.model.program import Affine, Network, Program, Step, predicting
+from domains.compression.model.rates import Gain, place
 from domains.compression.model.transforms import (
+    BRANCH_UNIT,
     SIDE,
+    Block,
+    Branch,
+    beside,
     block_dct,
+    blocks_of,
+    dct_matrix,
+    picture_of,
 )
 
 COLOURS = 3
-MEANS = 4 * COLOURS  # four means of each colour become four coefficients at the next stride
-STEP_GREY = 20.0  # quantisation step at the middle of the rates to start with, in grey levels
+PIXELS = COLOURS * SIDE**2
 FREE_STEPS = 2.0  # steps per unit of the channels that no transform starts
-SLOWLY = 0.15  # how fast an orthonormal transform is learned, against other weights
+SMALLEST_SIZE = 1e-4  # of a coefficient, in pixels of 0 to 1
+SHRUNK = 0.02  # of what networks add to a transform to start with
+FILTER_REACH = 6  # pixels that the filter at the end looks at on each side
 
 
 @dataclass(frozen=True)
@@ -58,28 +77,14 @@ class Group:
         name: In the program.
         stage: Which stride, 0 for the finest.
         channels: Of its latents.
-        bands: Which coefficients of the stage's transform its first channels start as.
+        bands: Which coefficients of the stage's transform its first channels are; the channels
+            beyond hold what is learned.
     """
 
     name: str
     stage: int
     channels: int
     bands: range
-
-
-@dataclass(frozen=True, eq=False)
-class State:
-    """What the decoder knows at some stride.
-
-    Args:
-        stage: Which stride, 0 for the finest.
-        canvas: Coefficients of the stage's transform, as far as decoded.
-        hidden: What else the networks know.
-    """
-
-    stage: int
-    canvas: Float[Tensor, "batch band height width"]
-    hidden: Float[Tensor, "batch c height width"]
 
 
 class QResVAE(TransformModel):
@@ -93,25 +98,288 @@ class QResVAE(TransformModel):
     def __init__(self, options: QRes, rates: Rates) -> None:
         groups = _groups(options.latents)
         gains = {group.name: _gain(group, rates) for group in groups}
-        stages = len(options.widths)
-        super().__init__(rates, SIDE * 2 ** (stages - 1), _program(options, groups), gains)
-        self.groups = {group.name: group for group in groups}
-        self.blocks = options.blocks
-        bands = [
-            1 + max((i for g in groups if g.stage == stage for i in g.bands), default=0)
-            for stage in range(stages)
-        ]
-        self.analysis = _orthonormal(block_dct(bands[0]))
-        self.synthesis = _orthonormal(block_dct(bands[0]).T)
+        widths, stages = options.widths, range(len(options.widths))
+        super().__init__(rates, _stride(stages[-1]), _program(options, groups), gains)
+        self.groups, self.blocks = {group.name: group for group in groups}, options.blocks
+        latents = [sum(blocks) for blocks in options.latents]
+        told = [*widths[:-1], 0]  # what a stride is told by the next coarser one
+        self.pyramid = Pyramid(
+            [sum(len(group.bands) for group in self._of_stage(stage)) for stage in stages]
+        )
+        below = (PIXELS + 1, *(4 * width for width in widths))
         self.ascent = nn.ModuleList(
-            Ascent(below, width, bands[stage], options.blocks, stage > 0)
-            for stage, (below, width) in enumerate(
-                zip((0, *options.widths), options.widths, strict=False)
-            )
+            Trunk(inputs, width, options.blocks)
+            for inputs, width in zip(below, widths, strict=False)
         )
         self.descent = nn.ModuleList(
-            Descent(width, above, stage)
-            for stage, (width, above) in enumerate(
-                zip(options.widths, (*options.widths[1:], 0), strict=True)
-            )
+            Descent(latents[stage] + told[stage], widths[stage], widths[stage - 1], options.blocks)
+            for stage in stages[1:]
         )
+        self.posterior = nn.ModuleDict()
+        for group in groups:
+            earlier = sum(other.channels for other in self._before(group))
+            inputs = widths[group.stage] + told[group.stage] + earlier
+            self.posterior[group.name] = Posterior(inputs, options.context, group)
+        self.after = Branch(latents[0] + told[0] + 1, widths[0], PIXELS, options.blocks)
+        self.filter = Filter(options.filter)
+
+    @property
+    def halo(self) -> int:
+        """Pixels that the transforms look at around a tile, a multiple of the stride."""
+        strides = sum(_stride(stage) for stage in range(len(self.ascent)))
+        return -(-(self.blocks * strides + FILTER_REACH) // self.stride) * self.stride
+
+    @torch.no_grad()
+    def start(self, examples: Images) -> None:
+        """Measure the mean size of each coefficient, its unit from now on."""
+        self.pyramid.measure(examples.pixels.float() / 255 - 0.5)
+        for group in self.groups.values():
+            gain = self.gains[group.name]
+            assert isinstance(gain, Gain)
+            bands = group.bands
+            sizes = self.pyramid.sizes[group.stage][bands.start : bands.stop]
+            gain.logarithm[: len(bands)].copy_((255 / STEP_GREY * sizes).log())
+
+    def analyse(
+        self, pixels: Float[Tensor, "batch colour height width"], rate: Int64[Tensor, " batch"]
+    ) -> dict[str, Tensor]:
+        """Return the coefficients of the transform and the encoder's features at each stride."""
+        coefficients = self.pyramid(pixels - 0.5)
+        features = {f"transform{stage}": each for stage, each in enumerate(coefficients)}
+        hidden = beside(blocks_of(pixels - 0.5, SIDE), place(rate))
+        for stage, trunk in enumerate(self.ascent):
+            hidden = trunk(blocks_of(hidden, 2) if stage else hidden)
+            features[f"encoder{stage}"] = hidden
+        return features
+
+    def coefficients(
+        self, group: str, features: Mapping[str, Tensor], decoded: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Return what the posterior of a block is centred on, given the blocks before it."""
+        which = self.groups[group]
+        seen = [features[f"encoder{which.stage}"], *self._told(which.stage, decoded)]
+        seen += [decoded[other.name] for other in self._before(which)]
+        bands = features[f"transform{which.stage}"][:, which.bands.start : which.bands.stop]
+        free = which.channels - len(which.bands)
+        return F.pad(bands, (0, 0, 0, 0, 0, free)) + self.posterior[group](torch.cat(seen, 1))
+
+    def synthesise(
+        self, decoded: Mapping[str, Tensor], rate: Int64[Tensor, " batch"]
+    ) -> Float[Tensor, "batch colour height width"]:
+        """Return the picture that all blocks stand for."""
+        known = torch.cat([*self._latents(0, decoded), *self._told(0, decoded)], 1)
+        blocks = self.pyramid.blocks(
+            [self._coefficients(stage, decoded) for stage in range(len(self.ascent))]
+        )
+        blocks = blocks + self.after(beside(known, place(rate)))
+        return self.filter(picture_of(blocks, SIDE), rate) + 0.5
+
+    def _told(self, stage: int, decoded: Mapping[str, Tensor]) -> list[Tensor]:
+        """Return what the decoder knows at a stride from coarser ones; nothing at the coarsest."""
+        if stage == len(self.descent):
+            return []
+        known = [*self._latents(stage + 1, decoded), *self._told(stage + 1, decoded)]
+        return [self.descent[stage](torch.cat(known, 1))]
+
+    def _of_stage(self, stage: int) -> list[Group]:
+        return [group for group in self.groups.values() if group.stage == stage]
+
+    def _latents(self, stage: int, decoded: Mapping[str, Tensor]) -> list[Tensor]:
+        return [decoded[group.name] for group in self._of_stage(stage)]
+
+    def _coefficients(self, stage: int, decoded: Mapping[str, Tensor]) -> Tensor:
+        of_stage = self._of_stage(stage)
+        return torch.cat([decoded[g.name][:, : len(g.bands)] for g in of_stage], 1)
+
+    def _before(self, group: Group) -> list[Group]:
+        """Return the blocks of the same stride that are coded before."""
+        of_stage = self._of_stage(group.stage)
+        return of_stage[: of_stage.index(group)]
+
+
+class Pyramid(nn.Module):
+    """The DCT of blocks of 8 x 8 pixels, then at each coarser stride the 2 x 2 DCT of their means.
+
+    The means are handed on to the next coarser stride; the other coefficients, and at the coarsest
+    stride all, are what is coded, in units of their mean size. The maps are learned, slowly.
+
+    Args:
+        coded: How many coefficients of each stride are coded, from the finest.
+    """
+
+    typical: Tensor
+
+    def __init__(self, coded: Sequence[int]) -> None:
+        super().__init__()
+        *finer, coarsest = coded
+        kept = [*(COLOURS + count for count in finer), coarsest]
+        matrices = [block_dct(kept[0]), *(_means_dct()[:count] for count in kept[1:])]
+        self.coded = tuple(coded)
+        self.analysis = nn.ModuleList(_slow(matrix) for matrix in matrices)
+        self.synthesis = nn.ModuleList(_slow(matrix.T) for matrix in matrices)
+        self.register_buffer("typical", torch.ones(sum(coded)))
+
+    def forward(self, x: Float[Tensor, "batch colour height width"]) -> list[Tensor]:
+        """Return the coefficients of each stride, from the finest."""
+        return [
+            coefficients / typical.view(1, -1, 1, 1)
+            for coefficients, typical in zip(self._analysed(x), self.sizes, strict=True)
+        ]
+
+    def blocks(self, coefficients: Sequence[Tensor]) -> Float[Tensor, "batch pixel row column"]:
+        """Undo it, up to the blocks of pixels."""
+        means: list[Tensor] = []
+        for stage in reversed(range(len(self.coded))):
+            own = coefficients[stage] * self.sizes[stage].view(1, -1, 1, 1)
+            below = self.synthesis[stage](torch.cat([*means, own], 1))
+            means = [picture_of(below, 2)] if stage else [below]
+        return means[0]
+
+    @property
+    def sizes(self) -> tuple[Float[Tensor, " coefficient"], ...]:
+        """The mean size of the coefficients of each stride, from the finest."""
+        return self.typical.split(list(self.coded))
+
+    def measure(self, x: Float[Tensor, "batch colour height width"]) -> None:
+        """Take the mean sizes from pictures."""
+        sizes = [each.abs().mean((0, 2, 3)) for each in self._analysed(x)]
+        self.typical.copy_(torch.cat(sizes).clamp(min=SMALLEST_SIZE))
+
+    def _analysed(self, x: Tensor) -> list[Tensor]:
+        found: list[Tensor] = []
+        means = x
+        for stage, analysis in enumerate(self.analysis):
+            whole = analysis(blocks_of(means, 2 if stage else SIDE))
+            handed = whole.shape[1] - self.coded[stage]
+            means = whole[:, :handed]
+            found.append(whole[:, handed:])
+        return found
+
+
+class Trunk(nn.Module):
+    """In, then residual blocks.
+
+    Args:
+        inputs: Channels.
+        width: Channels inside and of the result.
+        blocks: How many blocks.
+    """
+
+    def __init__(self, inputs: int, width: int, blocks: int) -> None:
+        super().__init__()
+        self.enter = Affine(inputs, width)
+        self.blocks = nn.Sequential(*(Block(width, width // 2) for _ in range(blocks)))
+
+    def forward(self, x: Float[Tensor, "batch c height width"]) -> Tensor:
+        """Apply it."""
+        return F.leaky_relu(self.blocks(self.enter(x)))
+
+
+class Descent(nn.Module):
+    """What a stride tells the next finer one.
+
+    Args:
+        inputs: Channels of what is known at the stride.
+        width: Channels inside.
+        outputs: Channels at the finer stride.
+        blocks: Residual blocks.
+    """
+
+    def __init__(self, inputs: int, width: int, outputs: int, blocks: int) -> None:
+        super().__init__()
+        self.trunk = Trunk(inputs, width, blocks)
+        self.leave = Affine(width, 4 * outputs)
+
+    def forward(self, known: Float[Tensor, "batch c height width"]) -> Tensor:
+        """Apply it."""
+        return picture_of(self.leave(self.trunk(known)), 2)
+
+
+class Posterior(nn.Module):
+    """What networks say of the posterior's centre: all of a free channel, little of a band.
+
+    Args:
+        inputs: Channels of the encoder's features and of what is decoded.
+        inner: Units of the hidden layer.
+        group: The block of latents.
+    """
+
+    def __init__(self, inputs: int, inner: int, group: Group) -> None:
+        super().__init__()
+        unit = torch.ones(group.channels)
+        unit[: len(group.bands)] = BRANCH_UNIT
+        self.enter, self.leave = Affine(inputs, inner), Affine(inner, group.channels, unit=unit)
+        size = torch.ones(group.channels)
+        size[: len(group.bands)] = SHRUNK
+        self.leave.hold(self.leave.weight * size.view(-1, 1, 1, 1), torch.zeros(group.channels))
+
+    def forward(self, seen: Float[Tensor, "batch c height width"]) -> Tensor:
+        """Apply it."""
+        return self.leave(F.leaky_relu(self.enter(seen)))
+
+
+def _stride(stage: int) -> int:
+    return SIDE * 2**stage
+
+
+def _groups(latents: Sequence[Sequence[int]]) -> list[Group]:
+    """Return the blocks in coding order, from the coarsest."""
+    return [group for stage in reversed(range(len(latents))) for group in _staged(latents, stage)]
+
+
+def _staged(latents: Sequence[Sequence[int]], stage: int) -> list[Group]:
+    """Return the blocks of a stride: bands as long as there are any, then free channels."""
+    handed = 0 if stage == len(latents) - 1 else COLOURS
+    last = (4 * COLOURS if stage else PIXELS) - handed
+    groups, first = [], 0
+    for number, channels in enumerate(latents[stage], 1):
+        bands = range(min(first, last), min(first + channels, last))
+        groups.append(Group(f"z{_stride(stage)}_{number}", stage, channels, bands))
+        first += channels
+    return groups
+
+
+def _gain(group: Group, rates: Rates) -> Gain:
+    """Bands start with the step of a transform code; free channels with one for all rates."""
+    steps = torch.full((group.channels,), FREE_STEPS)
+    steps[: len(group.bands)] = 255 / STEP_GREY
+    gain = Gain(steps, rates)
+    with torch.no_grad():
+        gain.slope[len(group.bands) :] = 0.0
+    return gain
+
+
+def _program(options: QRes, groups: Sequence[Group]) -> Program:
+    """Each block, and between two blocks what is known; the first has constants."""
+    first, *others = groups
+    steps, networks = [Step(first.name, first.channels, _stride(first.stage))], {}
+    before, state, same = first, (), [first]
+    for group in others:
+        down = before.stage - group.stage
+        width, stride = options.known, _stride(group.stage)
+        told = f"h{stride}_{len(same) + 1 if not down else 1}"
+        read = (*state, before.name, "rate")
+        inputs = (options.known if state else 0) + before.channels + 1
+        steps.append(Step(told, width, stride, read, coded=False))
+        kernels = (3, 1) if down else (1, 3)
+        networks[told] = Network(inputs, (width,), width, kernels, up=2**down)
+        same = [] if down else same
+        names = [other.name for other in same]
+        steps.append(Step(group.name, group.channels, stride, (told, "rate", *names)))
+        inputs = width + 1 + sum(other.channels for other in same)
+        networks[group.name] = predicting(inputs, (options.context,), group.channels)
+        before, state, same = group, (told,), [*same, group]
+    return Program(steps, networks)
+
+
+def _means_dct() -> Float[Tensor, "frequency position"]:
+    """Return the 2 x 2 DCT of every colour, means first, columns in the order of `blocks_of`."""
+    plane = torch.kron(dct_matrix(2), dct_matrix(2))
+    return torch.kron(plane, torch.eye(COLOURS))
+
+
+def _slow(matrix: Float[Tensor, "output input"]) -> Affine:
+    outputs, inputs = matrix.shape
+    affine = Affine(inputs, outputs, unit=torch.full((outputs,), TRANSFORM_UNIT))
+    affine.hold(matrix[:, :, None, None], torch.zeros(outputs))
+    return affine
