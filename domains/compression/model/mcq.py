@@ -38,20 +38,30 @@ References:
 
 from __future__ import annotations
 
+import copy
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, UInt8
+from numpy import ndarray
 from torch import Tensor, nn
 
+from core.runtime.errors import UserError
 from core.variational.distributions import Delta
 from core.variational.evidence import Evidence, Latent
 from domains.compression.config import MCQ, Rates
 from domains.compression.data.records import Images
 from domains.compression.model.base import ImageModel, weighed
 from domains.compression.model.cascade import Cascade, CodePrior, band_of, history, principal
+from domains.compression.model.code_tables import CodeTables
+from domains.compression.model.coder import Decoder, Encoder, Tables
 from domains.compression.model.dct import Filter
-from domains.compression.model.frozen import Frozen
+from domains.compression.model.frozen import Coded, Frozen, Halo, Latents, Provenance
 from domains.compression.model.program import Affine
 from domains.compression.model.rates import INDICES, noise_scale, place
 from domains.compression.model.transforms import (
@@ -289,7 +299,149 @@ class McQuic(ImageModel):
 
     def freeze(self, examples: Images) -> Frozen:
         """Return what files are written and read with; the counts of training are its tables."""
-        raise NotImplementedError
+        cascades = [self.cascade(level) for level in reversed(range(len(self.names)))]
+        return FrozenMcQuic(self, CodeTables.counted(cascades))
+
+
+class FrozenMcQuic(Frozen):
+    """A cascade of codebooks whose counts have become tables of integers.
+
+    Args:
+        model: Where codes are chosen, and what draws the picture.
+        tables: What codes are written and read by.
+        provenance: Where it is from.
+    """
+
+    kind = "mcq"
+
+    def __init__(
+        self, model: McQuic, tables: CodeTables, provenance: Provenance | None = None
+    ) -> None:
+        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+        self.tables = tables
+        self.provenance = provenance or Provenance()
+        self.rates, self.stride = model.rates, model.stride
+        self.levels, self.halo = model.names, _halo(model)
+        tensors, header = self.state()
+        self.identity = _digest(_for_decoding(tensors), header)
+
+    @torch.no_grad()
+    def encode(
+        self,
+        pixels: UInt8[Tensor, "colour height width"],
+        rate: int,
+        effort: int = 0,
+        halo: Halo | None = None,
+    ) -> Coded:
+        """Code a picture; the effort is how often each code is reconsidered, given the others."""
+        halo = halo or Halo()
+        device = self.model.mean.device
+        x = pixels[None].to(device).float() / 255
+        index = torch.tensor([rate], device=device)
+        inside = _inside(halo, *pixels.shape[1:]).to(device)
+        coded = self.model.code(x, index, inside, effort)
+        codes = {
+            level.name: _within(level.codes[0].cpu(), halo, self._stride(level.name))
+            for level in coded.levels
+        }
+        encoder = Encoder(self.tables.tables)
+        lengths = [
+            self.tables.write(encoder, number, codes[name], band, before)
+            for number, name, band, before in self._in_order(codes, rate)
+        ]
+        bits = dict(zip(self.levels, lengths, strict=True))
+        return Coded(
+            payload=encoder.finish(),
+            latents={name: each.int() for name, each in codes.items()},
+            bits={name: float(each.sum()) for name, each in bits.items()},
+            rate_map=self._rate_map(bits),
+        )
+
+    def decode(
+        self, payload: bytes, height: int, width: int, rate: int, level: int | None = None
+    ) -> dict[str, Tensor]:
+        """Read the codes of a picture of this padded size; those not read are 0."""
+        codes: dict[str, Tensor] = {}
+        for name, groups in zip(self.levels, self.tables.groups, strict=True):
+            stride = self._stride(name)
+            codes[name] = torch.zeros(groups, height // stride, width // stride).long()
+        decoder = Decoder(self.tables.tables, payload)
+        wanted = len(self.levels) if level is None else level
+        for number, name, band, before in self._in_order(codes, rate, wanted):
+            codes[name].copy_(self.tables.read(decoder, number, codes[name].shape, band, before))
+        if wanted >= len(self.levels):
+            decoder.finish()
+        return {name: each.int() for name, each in codes.items()}
+
+    @torch.no_grad()
+    def render(
+        self, latents: Latents, rate: int
+    ) -> UInt8[Tensor, "colour padded_height padded_width"]:
+        """Return the picture that codes stand for."""
+        device = self.model.mean.device
+        codes = {name: latents[name][None].long().to(device) for name in self.levels}
+        picture = self.model.decode(codes, torch.tensor([rate], device=device))[0]
+        return (picture * 255).round().clamp(0, 255).byte().cpu()
+
+    def to(self, device: torch.device | str) -> FrozenMcQuic:
+        """Return it on a device; streams are written and read on the CPU."""
+        other = copy.copy(self)
+        other.model = copy.deepcopy(self.model).to(device)
+        return other
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return its weights and tables, and its settings."""
+        tensors = {f"model.{name}": each.cpu() for name, each in self.model.state_dict().items()}
+        arrays = self.tables.tables.state()
+        tensors |= {f"tables.{name}": torch.from_numpy(each) for name, each in arrays.items()}
+        options = self.model.options.model_dump(mode="json")
+        return tensors, {
+            "kind": self.kind,
+            "options": options,
+            "rates": self.rates.model_dump(mode="json"),
+        }
+
+    @classmethod
+    def restore(cls, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> FrozenMcQuic:
+        """Return the one whose `state` these are.
+
+        Raises:
+            UserError: If they do not fit together.
+        """
+        try:
+            options = MCQ.model_validate(header["options"])
+            model = McQuic(options, Rates.model_validate(header["rates"]))
+            model.load_state_dict(_below("model.", tensors))
+        except (KeyError, RuntimeError, ValueError) as error:
+            told = str(error).splitlines()[0]
+            raise UserError(f"mcq: {told}; a damaged model, freeze it again") from error
+        arrays = {name: each.numpy() for name, each in _below("tables.", tensors).items()}
+        groups, codes = options.groups[::-1], options.codes[::-1]
+        return cls(model, CodeTables(Tables.restore(arrays), groups, codes))
+
+    def _stride(self, name: str) -> int:
+        return self.stride >> self.levels.index(name)
+
+    def _in_order(
+        self, codes: Mapping[str, Tensor], rate: int, count: int | None = None
+    ) -> Iterator[tuple[int, str, int, Tensor]]:
+        """Go through levels; of each its number, name, band and the activity before it.
+
+        What is coarser has to be known by the time that a level is asked for.
+        """
+        band = int(band_of(torch.tensor([rate])))
+        for number, name in enumerate(self.levels[:count]):
+            coarser = codes[self.levels[number - 1]][None] if number else None
+            yield number, name, band, history(coarser, codes[name][None])[0]
+
+    def _rate_map(self, bits: Mapping[str, ndarray]) -> Float[Tensor, "row column"]:
+        """Spread the bits of each position over its blocks of 8 x 8."""
+        total = torch.zeros(())
+        for name, each in bits.items():
+            side = self._stride(name) // SIDE
+            here = torch.from_numpy(each).sum(0).float() / side**2
+            total = total + here.repeat_interleave(side, 0).repeat_interleave(side, 1)
+        return total
 
 
 class Step(nn.Module):
@@ -328,3 +480,48 @@ def _passed(residual: Tensor, value: Tensor) -> Tensor:
 
 def _coarser(inside: Tensor | None) -> Tensor | None:
     return None if inside is None else inside[::2, ::2]
+
+
+def _inside(halo: Halo, height: int, width: int) -> Int64[Tensor, "row column"]:
+    """Return 1 where a position of the finest level is coded, 0 in the halo."""
+    mask = torch.zeros(height, width, dtype=torch.long)
+    mask[halo.top : height - halo.bottom, halo.left : width - halo.right] = 1
+    return mask[:: 2 * SIDE, :: 2 * SIDE]
+
+
+def _within(codes: Tensor, halo: Halo, stride: int) -> Tensor:
+    """Return the codes without those of the halo."""
+    rows, columns = codes.shape[1:]
+    top, left = halo.top // stride, halo.left // stride
+    return codes[:, top : rows - halo.bottom // stride, left : columns - halo.right // stride]
+
+
+def _halo(model: McQuic) -> int:
+    """Pixels that codes depend on at each side: features of all levels, then expectations."""
+    strides = [SIDE << level for level in range(len(model.names))]
+    reach = model.options.blocks * (sum(strides) + sum(strides[1:]))
+    return -(-reach // model.stride) * model.stride
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    found = {name: each for name, each in tensors.items() if name.startswith(prefix)}
+    return {name.removeprefix(prefix): each for name, each in found.items()}
+
+
+def _for_decoding(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Leave out what only the choice of codes depends on."""
+    chooses = (".analysis.", ".before.", ".down.")
+    counts = (".counts", ".sums", ".activity")
+    return {
+        name: each
+        for name, each in tensors.items()
+        if not name.endswith(counts) and not any(part in name for part in chooses)
+    }
+
+
+def _digest(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name, each in sorted(tensors.items()):
+        digest.update(f"{name} {each.dtype} {tuple(each.shape)}\n".encode())
+        digest.update(np.ascontiguousarray(each.numpy()).tobytes())
+    return digest.digest()[:8]
