@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
@@ -301,14 +301,14 @@ def band_of(rate: Int64[Tensor, " batch"]) -> Int64[Tensor, " batch"]:
 
 def history(
     codes: Int64[Tensor, "batch group height width"] | None,
-    like: Float[Tensor, "batch channel fine_height fine_width"],
+    like: Shaped[Tensor, "batch channel fine_height fine_width"],
     inside: Int64[Tensor, "height width"] | None = None,
 ) -> Int64[Tensor, "batch seen fine_height fine_width"]:
     """Return the activity of the last groups of the next coarser level, at a level's grid.
 
     Args:
         codes: Of the coarser level; None if there is none.
-        like: Features of the level.
+        like: Features or codes of the level.
         inside: 1 where a position of the coarser level is of the tile.
     """
     size = (like.shape[0], SEEN, *like.shape[2:])

@@ -16,6 +16,14 @@ No two indexes are alike to the encoder; indexes of one band (`cascade.BANDS` of
 scale) share their tables, and all share the codebooks. In training only a prefix, of random
 length, of some pictures is sent (nested dropout), so that what is read so far draws a picture.
 
+How the encoder learns. With the residual r, its price w and its code's vector e,
+
+.. math:: J(r) = \min_k w \|r - e_k\|^2 + R(k), \quad \frac{\partial J}{\partial r} = 2 w (r - e)
+
+because at the minimum nothing changes with k. Where a share s of r is coded, e moves as s r does
+(straight through); what is left of J's gradient, 2 s w (r - e), is that of the rate, and the
+commitment has it. It pulls features to their codes, and where no code is it does nothing.
+
 Ours, not the paper's:
 
 * The linear parts start as the DCT of blocks of 8 x 8 and as principal components; codebooks start
@@ -96,12 +104,12 @@ class Cascaded:
     Args:
         levels: From the coarsest.
         value: Features of the finest level that the codes stand for; gradients pass through.
-        far: Weighted squared distance of features to their codes, in nats.
+        uncoded: What codes leave of the residuals where they code, priced as an error, in nats.
     """
 
     levels: tuple[Level, ...]
     value: Float[Tensor, "batch channel height width"]
-    far: Float[Tensor, " batch"]
+    uncoded: Float[Tensor, " batch"]
 
 
 class McQuic(ImageModel):
@@ -172,7 +180,7 @@ class McQuic(ImageModel):
         return self.up[level](picture_of(coarser, 2), rate)
 
     def synthesise(
-        self, finest: Float[Tensor, "batch channel height width"], rate: Int64[Tensor, " batch"]
+        self, finest: Float[Tensor, "batch channel row column"], rate: Int64[Tensor, " batch"]
     ) -> Float[Tensor, "batch colour height width"]:
         """Return the picture that features of the finest level stand for, not clamped."""
         y = picture_of(finest, 2)
@@ -195,7 +203,7 @@ class McQuic(ImageModel):
         self,
         x: Float[Tensor, "batch colour height width"],
         rate: Int64[Tensor, " batch"],
-        inside: Int64[Tensor, "height width"] | None = None,
+        inside: Int64[Tensor, "row column"] | None = None,
         passes: int = 0,
     ) -> Cascaded:
         """Choose the codes of pictures, level by level.
@@ -208,7 +216,7 @@ class McQuic(ImageModel):
         """
         features, weight = self.analyse(x, rate), 0.5 / noise_scale(rate, self.rates).square()
         sent = self._sent(rate)
-        far, value = torch.zeros_like(weight), None
+        uncoded, value = torch.zeros_like(weight), None
         levels: list[Level] = []
         for name, level in zip(self.names, reversed(range(len(self.names))), strict=True):
             y, cascade = features[level], self.cascade(level)
@@ -217,12 +225,14 @@ class McQuic(ImageModel):
             before = history(levels[-1].codes if levels else None, y, _coarser(mask))
             residual = y - expected
             chosen = cascade(residual.detach(), weight, band_of(rate), before, mask, sent, passes)
-            far = far + weight * self._distance(y, expected, chosen.value)
-            value = expected + chosen.value + _passed(residual, chosen.value)
+            share = _share(residual.detach(), chosen.value)
+            left = share * (residual - chosen.value).square()
+            uncoded = uncoded + weight * left.flatten(1).sum(1)
+            value = expected + chosen.value + share * (residual - residual.detach())
             levels.append(Level(name, chosen.codes, before))
             sent = sent - len(cascade.books)
         assert value is not None
-        return Cascaded(tuple(levels), value, far)
+        return Cascaded(tuple(levels), value, uncoded)
 
     def _sent(self, rate: Tensor) -> Int64[Tensor, " batch"]:
         """Draw how many groups are sent of each picture: in evaluation all."""
@@ -233,12 +243,6 @@ class McQuic(ImageModel):
         drawn = torch.randint(total, rate.shape, device=rate.device)
         cut = torch.rand(rate.shape, device=rate.device) < self.options.dropout
         return torch.where(cut, drawn, every)
-
-    def _distance(self, y: Tensor, expected: Tensor, value: Tensor) -> Float[Tensor, " batch"]:
-        """What moves expectations to features, and features to their codes."""
-        codes = (y.detach() - expected - value).square()
-        features = (y - expected.detach() - value).square()
-        return (codes + self.options.commitment * features).flatten(1).sum(1)
 
     def evidence(self, batch: Images, samples: int = 1) -> Evidence:
         """What the model says about a batch; its posterior is certain, all samples are alike.
@@ -260,7 +264,7 @@ class McQuic(ImageModel):
         return Evidence(
             log_likelihood={"pixels": log_prob.expand(samples, -1)},
             latents=latents,
-            penalties={"far from codes": weighed(coded.far, weight)},
+            penalties={"commitment": self.options.commitment * weighed(coded.uncoded, weight)},
             joint=not self.training,
         )
 
@@ -466,16 +470,10 @@ class Step(nn.Module):
         return self.linear(x) + self.branch(beside(x, place(rate)))
 
 
-def _passed(residual: Tensor, value: Tensor) -> Tensor:
-    """Return zeros with as much of the residual's gradient as of the residual is coded.
-
-    Straight through with the share of each channel's energy that its codes hold: what no code
-    says cannot be changed by the encoder.
-    """
-    fixed = residual.detach()
-    energy = fixed.square().sum((2, 3), keepdim=True).clamp(min=1e-9)
-    share = ((value * fixed).sum((2, 3), keepdim=True) / energy).clamp(0, 1)
-    return share * (residual - fixed)
+def _share(residual: Tensor, value: Tensor) -> Float[Tensor, "batch channel 1 1"]:
+    """Return which share of each channel's energy is coded."""
+    energy = residual.square().sum((2, 3), keepdim=True).clamp(min=1e-9)
+    return ((value * residual).sum((2, 3), keepdim=True) / energy).clamp(0, 1)
 
 
 def _coarser(inside: Tensor | None) -> Tensor | None:
