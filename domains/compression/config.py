@@ -99,6 +99,11 @@ class DCT(Section):
     start: Literal["dct", "orthonormal"] = Field(
         default="dct", description="what the transform starts as; orthonormal is a random one"
     )
+    overlap: bool = Field(
+        default=True,
+        description="whether pixels on both sides of a block's border are mixed before: a lapped "
+        "transform",
+    )
     space: Literal["coefficients", "steps"] = Field(
         default="coefficients",
         description="what the prior's networks read: coefficients, the gain taken off, or "
@@ -135,7 +140,8 @@ class QRes(Section):
     Args:
         widths: Channels at strides 8, 16, 32 and so on.
         latents: Channels of the latent blocks at each of these strides, from stride 8, in coding
-            order; the first are frequencies of a transform, from the lowest.
+            order; the first are frequencies of a transform, from the lowest (189 at stride 8, 12
+            at the coarsest, 9 between), channels beyond are free.
         blocks: Residual blocks at each stride.
         known: Numbers that the prior hands on from a block to the next.
         context: Units of the prior's networks, and of those of the posteriors.
@@ -145,7 +151,7 @@ class QRes(Section):
     kind: Literal["qres"] = "qres"
     widths: Annotated[tuple[PositiveInt, ...], Field(min_length=2)] = (96, 64, 64)
     latents: tuple[Annotated[tuple[PositiveInt, ...], Field(min_length=1)], ...] = (
-        (21, 40, 64), (16,), (3, 13),
+        (21, 40, 64), (9,), (3, 13),
     )  # fmt: skip
     blocks: PositiveInt = 2
     known: PositiveInt = 48
@@ -173,7 +179,7 @@ class MCQ(Section):
         width: Channels of the residual branches.
         blocks: Residual blocks of each branch.
         filter: Channels of the filter at half resolution at the end.
-        commitment: Weight of what moves features towards their codes.
+        commitment: Weight of what moves features towards their codes; 1 is the rate's gradient.
         dropout: Share of the train pictures of which only some first groups are sent.
     """
 
@@ -186,7 +192,7 @@ class MCQ(Section):
     width: PositiveInt = 64
     blocks: PositiveInt = 1
     filter: PositiveInt = 16
-    commitment: NonNegativeFloat = 0.25
+    commitment: NonNegativeFloat = 1.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
     @model_validator(mode="after")

@@ -37,9 +37,12 @@ from domains.compression.model.transforms import (
     BRANCH_UNIT,
     SIDE,
     Branch,
+    Overlap,
     beside,
     block_dct,
     blocks_of,
+    overlap_matrix,
+    overlap_norms,
     picture_of,
     random_orthonormal,
 )
@@ -70,8 +73,11 @@ class DCTCodec(TransformModel):
         slowly = torch.full((max(pixels, channels),), TRANSFORM_UNIT)
         self.analysis = Affine(pixels, channels, unit=slowly[:channels])
         self.synthesis = Affine(channels, pixels, unit=slowly[:pixels])
-        self.analysis.hold(rows[:, :, None, None], torch.zeros(channels))
-        self.synthesis.hold(rows.T[:, :, None, None], torch.zeros(pixels))
+        norms = overlap_norms(channels) if options.overlap else torch.ones(channels)
+        self.analysis.hold((norms[:, None] * rows)[:, :, None, None], torch.zeros(channels))
+        self.synthesis.hold((rows.T / norms)[:, :, None, None], torch.zeros(pixels))
+        self.lap = Overlap(overlap_matrix()) if options.overlap else None
+        self.unlap = Overlap(torch.linalg.inv(overlap_matrix())) if options.overlap else None
         self.before = Branch(pixels + 1, width, channels, options.blocks)
         self.after = Branch(channels + 1, width, pixels, options.blocks)
         self.hyper = HyperAnalysis(channels, options.features, options.hyper)
@@ -84,8 +90,7 @@ class DCTCodec(TransformModel):
     def start(self, examples: Images) -> None:
         """Measure the mean size of each coefficient, its unit from now on."""
         x = examples.pixels.float() / 255
-        blocks = blocks_of(x - 0.5, SIDE)
-        sizes = self.analysis(blocks).abs().mean((0, 2, 3)).clamp(min=1e-4)
+        sizes = self.analysis(self._blocks(x)).abs().mean((0, 2, 3)).clamp(min=1e-4)
         self.typical.copy_(sizes)
         steps = 255 / STEP_GREY * sizes
         if self.space == "steps":
@@ -110,7 +115,7 @@ class DCTCodec(TransformModel):
         self, pixels: Float[Tensor, "batch colour height width"], rate: Int64[Tensor, " batch"]
     ) -> dict[str, Tensor]:
         """Return the coefficients of every slice and of the hyper latent."""
-        blocks = blocks_of(pixels - 0.5, SIDE)
+        blocks = self._blocks(pixels)
         coefficients = self.analysis(blocks) + self.before(beside(blocks, place(rate)))
         coefficients = coefficients / self.typical.view(1, -1, 1, 1)
         features = {"z": self.hyper(beside(coefficients, place(rate)))}
@@ -134,7 +139,12 @@ class DCTCodec(TransformModel):
         whole = coefficients * self.typical.view(1, -1, 1, 1)
         blocks = self.synthesis(whole) + self.after(beside(coefficients, place(rate)))
         picture = picture_of(blocks, SIDE)
+        picture = picture if self.unlap is None else self.unlap(picture)
         return (picture if self.filter is None else self.filter(picture, rate)) + 0.5
+
+    def _blocks(self, pixels: Float[Tensor, "batch colour height width"]) -> Tensor:
+        centred = pixels - 0.5
+        return blocks_of(centred if self.lap is None else self.lap(centred), SIDE)
 
     def _split(self, coefficients: Tensor) -> dict[str, Tensor]:
         parts = coefficients.split(list(self.sizes.values()), 1)

@@ -6,7 +6,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from domains.compression.model.program import Affine, shrunk
@@ -45,10 +45,85 @@ def block_dct(channels: int, side: int = SIDE) -> Float[Tensor, "channel pixel"]
     line = dct_matrix(side)
     plane = torch.einsum("ai,bj->abij", line, line)
     rows = torch.einsum("kc,abij->kabijc", colours, plane).reshape(-1, 3 * side * side)
+    return rows[_coding_order(side)[:channels]]
+
+
+def _coding_order(side: int) -> Int64[Tensor, " row"]:
     frequency = torch.arange(side)
     total = (frequency[:, None] + frequency).float()
     order = torch.stack([total, CHROMA_COUNTS * total + 0.5, CHROMA_COUNTS * total + 0.6])
-    return rows[order.flatten().argsort(stable=True)[:channels]]
+    return order.flatten().argsort(stable=True)
+
+
+def overlap_matrix(side: int = SIDE) -> Float[Tensor, "position position"]:
+    r"""Return what the pixels on both sides of a border are multiplied with before a block's DCT.
+
+    .. math:: P = W \begin{pmatrix} I & 0 \\ 0 & V \end{pmatrix} W, \quad
+        W = \frac{1}{\sqrt 2} \begin{pmatrix} I & J \\ J & -I \end{pmatrix}, \quad
+        V = J\, C_{II}^\top \operatorname{diag}(\tfrac85, 1, \dots)\, C_{IV}\, J
+
+    with the reversal :math:`J`: together with the DCT a lapped biorthogonal transform, whose
+    coding gain for a first-order process of correlation .95 is 9.55 dB, against 8.83 of the DCT.
+
+    References:
+        Tran, Liang and Tu, "Lapped Transform via Time-Domain Pre- and Post-Filtering", IEEE
+        Transactions on Signal Processing 2003.
+    """
+    half = side // 2
+    place = torch.arange(half).double()
+    fourth = torch.cos((2 * place + 1) * (2 * place[:, None] + 1) * math.pi / (4 * half))
+    second, fourth = dct_matrix(half).double(), fourth * math.sqrt(2 / half)
+    scales = torch.ones(half, dtype=torch.float64)
+    scales[0] = 1.6
+    lower = (second.T @ (scales[:, None] * fourth)).flip(0, 1)
+    eye, zero = torch.eye(half).double(), torch.zeros(half, half).double()
+    turn = torch.cat([torch.cat([eye, eye.flip(0)], 1), torch.cat([eye.flip(0), -eye], 1)])
+    inner = torch.cat([torch.cat([eye, zero], 1), torch.cat([zero, lower], 1)])
+    return (turn @ inner @ turn / 2).float()
+
+
+def overlap_norms(channels: int, side: int = SIDE) -> Float[Tensor, " channel"]:
+    """Return how large one of each coefficient is in the picture, in the order of `block_dct`.
+
+    That is the norm of its basis function, over three blocks of the lapped transform.
+    """
+    forward = torch.eye(3 * side).double()
+    for border in (side, 2 * side):
+        around = slice(border - side // 2, border + side // 2)
+        forward[around, around] = overlap_matrix(side).double()
+    blocks = torch.block_diag(*[dct_matrix(side).double()] * 3)
+    squares = torch.linalg.inv(blocks @ forward).square().sum(0)[side : 2 * side]
+    plane = (squares[:, None] * squares).sqrt().flatten().repeat(3)
+    return plane[_coding_order(side)[:channels]].float()
+
+
+class Overlap(nn.Module):
+    """A linear map of the pixels on both sides of each border of blocks, down and across.
+
+    Args:
+        matrix: To start with, ``(side, side)``.
+    """
+
+    unit = 0.05  # it is learned slowly
+
+    def __init__(self, matrix: Float[Tensor, "position position"]) -> None:
+        super().__init__()
+        self.own = nn.Parameter(matrix / self.unit)
+
+    def forward(self, x: Float[Tensor, "batch colour height width"]) -> Tensor:
+        """Apply it; the pixels at the borders of the picture stay."""
+        down = self._along(x.permute(0, 2, 3, 1))
+        across = self._along(down.transpose(1, 2)).transpose(1, 2)
+        return across.permute(0, 3, 1, 2)
+
+    def _along(self, x: Float[Tensor, "batch row column colour"]) -> Tensor:
+        side = len(self.own)
+        half = side // 2
+        batch, rows, columns, colours = x.shape
+        inner = x[:, half : rows - half].reshape(batch, rows // side - 1, side, -1)
+        mapped = (self.own * self.unit) @ inner
+        mapped = mapped.reshape(batch, rows - side, columns, colours)
+        return torch.cat([x[:, :half], mapped, x[:, rows - half :]], 1)
 
 
 def random_orthonormal(channels: int, side: int = SIDE) -> Float[Tensor, "channel pixel"]:
