@@ -15,8 +15,10 @@ Ours, not the paper's:
   path; here the path is small, and exact in integers.
 * Beside the networks there are linear maps that start as orthonormal transforms: the DCT of
   blocks of 8 x 8 pixels at the finest stride, at each coarser one the 2 x 2 DCT of the means
-  below. The untrained model is a transform code, critically sampled; channels that a stride has
-  beyond its share of the transform hold what is learned.
+  below. The untrained model is a transform code, critically sampled. Channels that a stride has
+  beyond its share of the transform are free; at the coarser strides they start as logarithms of
+  how large the coefficients of the finest stride are, which the prior's scales need, since free
+  channels that start at random were found to be empty after training.
 * A coarse block need not be subtracted by hand from the finer ones: a finer block's symbols are
   counted from the prior's mean, which is the prediction, and its posterior may look at what was
   decoded.
@@ -47,7 +49,7 @@ from domains.compression.config import QRes, Rates
 from domains.compression.data.records import Images
 from domains.compression.model.base import TransformModel
 from domains.compression.model.dct import STEP_GREY, TRANSFORM_UNIT, Filter
-from domains.compression.model.program import Affine, Network, Program, Step, predicting
+from domains.compression.model.program import Affine, Network, Program, Step, predicting, shrunk
 from domains.compression.model.rates import Gain, place
 from domains.compression.model.transforms import (
     BRANCH_UNIT,
@@ -63,9 +65,9 @@ from domains.compression.model.transforms import (
 
 COLOURS = 3
 PIXELS = COLOURS * SIDE**2
-FREE_STEPS = 2.0  # steps per unit of the channels that no transform starts
+FREE_STEPS = 2.0  # steps per unit of the free channels, which is a factor e in size
+SMALLEST_MEAN = 0.05  # that a logarithm is taken of, in typical sizes
 SMALLEST_SIZE = 1e-4  # of a coefficient, in pixels of 0 to 1
-SHRUNK = 0.02  # of what networks add to a transform to start with
 FILTER_REACH = 6  # pixels that the filter at the end looks at on each side
 
 
@@ -78,13 +80,18 @@ class Group:
         stage: Which stride, 0 for the finest.
         channels: Of its latents.
         bands: Which coefficients of the stage's transform its first channels are; the channels
-            beyond hold what is learned.
+            beyond are free.
     """
 
     name: str
     stage: int
     channels: int
     bands: range
+
+    @property
+    def free(self) -> int:
+        """How many channels are of no transform."""
+        return self.channels - len(self.bands)
 
 
 class QResVAE(TransformModel):
@@ -143,9 +150,18 @@ class QResVAE(TransformModel):
     def analyse(
         self, pixels: Float[Tensor, "batch colour height width"], rate: Int64[Tensor, " batch"]
     ) -> dict[str, Tensor]:
-        """Return the coefficients of the transform and the encoder's features at each stride."""
+        """Return what each block starts as, and the encoder's features at each stride."""
         coefficients = self.pyramid(pixels - 0.5)
-        features = {f"transform{stage}": each for stage, each in enumerate(coefficients)}
+        features = {
+            group.name: torch.cat(
+                [
+                    coefficients[group.stage][:, group.bands.start : group.bands.stop],
+                    log_sizes(coefficients[0].detach(), 2**group.stage, group.free),
+                ],
+                1,
+            )
+            for group in self.groups.values()
+        }
         hidden = beside(blocks_of(pixels - 0.5, SIDE), place(rate))
         for stage, trunk in enumerate(self.ascent):
             hidden = trunk(blocks_of(hidden, 2) if stage else hidden)
@@ -159,9 +175,7 @@ class QResVAE(TransformModel):
         which = self.groups[group]
         seen = [features[f"encoder{which.stage}"], *self._told(which.stage, decoded)]
         seen += [decoded[other.name] for other in self._before(which)]
-        bands = features[f"transform{which.stage}"][:, which.bands.start : which.bands.stop]
-        free = which.channels - len(which.bands)
-        return F.pad(bands, (0, 0, 0, 0, 0, free)) + self.posterior[group](torch.cat(seen, 1))
+        return features[group] + self.posterior[group](torch.cat(seen, 1))
 
     def synthesise(
         self, decoded: Mapping[str, Tensor], rate: Int64[Tensor, " batch"]
@@ -296,7 +310,7 @@ class Descent(nn.Module):
 
 
 class Posterior(nn.Module):
-    """What networks say of the posterior's centre: all of a free channel, little of a band.
+    """What networks add to what the posterior's centre starts as; little at first.
 
     Args:
         inputs: Channels of the encoder's features and of what is decoded.
@@ -306,16 +320,39 @@ class Posterior(nn.Module):
 
     def __init__(self, inputs: int, inner: int, group: Group) -> None:
         super().__init__()
-        unit = torch.ones(group.channels)
-        unit[: len(group.bands)] = BRANCH_UNIT
-        self.enter, self.leave = Affine(inputs, inner), Affine(inner, group.channels, unit=unit)
-        size = torch.ones(group.channels)
-        size[: len(group.bands)] = SHRUNK
-        self.leave.hold(self.leave.weight * size.view(-1, 1, 1, 1), torch.zeros(group.channels))
+        unit = torch.full((group.channels,), BRANCH_UNIT)
+        self.enter = Affine(inputs, inner)
+        self.leave = shrunk(Affine(inner, group.channels, unit=unit))
 
     def forward(self, seen: Float[Tensor, "batch c height width"]) -> Tensor:
         """Apply it."""
         return self.leave(F.leaky_relu(self.enter(seen)))
+
+
+def log_sizes(
+    coefficients: Float[Tensor, "batch coefficient row column"], side: int, count: int
+) -> Float[Tensor, "batch {count} row/{side} column/{side}"]:
+    """Return how large coefficients are around a place, as numbers that say different things.
+
+    Coefficients fall into bands of growing width; of the logarithms of the mean sizes in the bands
+    this is the DCT: first how large all are, then how the high ones differ from the low.
+
+    Args:
+        coefficients: From the lowest frequency, in units of their typical size.
+        side: How many places a side a mean is taken over.
+        count: How many numbers; those for which there are no coefficients are zero.
+    """
+    batch, channels, rows, columns = coefficients.shape
+    bands = min(count, channels) if side > 1 else 0
+    said = coefficients.new_zeros(batch, count, rows // side, columns // side)
+    if bands:
+        edges = [max(k, round(channels * (k / bands) ** 2)) for k in range(1, bands)]
+        parts = coefficients.abs().tensor_split(edges, 1)
+        sizes = F.avg_pool2d(torch.cat([part.mean(1, keepdim=True) for part in parts], 1), side)
+        logarithms = sizes.clamp(min=SMALLEST_MEAN).log()
+        matrix = dct_matrix(bands).to(coefficients)
+        said[:, :bands] = torch.einsum("kb,nbhw->nkhw", matrix, logarithms)
+    return said
 
 
 def _stride(stage: int) -> int:
@@ -350,26 +387,36 @@ def _gain(group: Group, rates: Rates) -> Gain:
 
 
 def _program(options: QRes, groups: Sequence[Group]) -> Program:
-    """Each block, and between two blocks what is known; the first has constants."""
-    first, *others = groups
-    steps, networks = [Step(first.name, first.channels, _stride(first.stage))], {}
-    before, state, same = first, (), [first]
-    for group in others:
-        down = before.stage - group.stage
-        width, stride = options.known, _stride(group.stage)
-        told = f"h{stride}_{len(same) + 1 if not down else 1}"
-        read = (*state, before.name, "rate")
-        inputs = (options.known if state else 0) + before.channels + 1
-        steps.append(Step(told, width, stride, read, coded=False))
-        kernels = (3, 1) if down else (1, 3)
-        networks[told] = Network(inputs, (width,), width, kernels, up=2**down)
-        same = [] if down else same
-        names = [other.name for other in same]
-        steps.append(Step(group.name, group.channels, stride, (told, "rate", *names)))
-        inputs = width + 1 + sum(other.channels for other in same)
-        networks[group.name] = predicting(inputs, (options.context,), group.channels)
-        before, state, same = group, (told,), [*same, group]
+    """The coarsest block has constants; each other one reads what is known when it is coded."""
+    steps = [Step(groups[0].name, groups[0].channels, _stride(groups[0].stage))]
+    networks: dict[str, Network] = {}
+    for number, group in enumerate(groups[1:], 1):
+        known = f"h{group.name[1:]}"
+        same = [other for other in groups[:number] if other.stage == group.stage]
+        read = _told(steps, groups[number - 1])
+        steps.append(Step(known, options.known, _stride(group.stage), read, coded=False))
+        networks[known] = _knowing(options.known, _inputs(steps, read), groups[number - 1], group)
+        read = (known, "rate", *(other.name for other in same))
+        networks[group.name] = predicting(_inputs(steps, read), (options.context,), group.channels)
+        steps.append(Step(group.name, group.channels, _stride(group.stage), read))
     return Program(steps, networks)
+
+
+def _told(steps: Sequence[Step], before: Group) -> tuple[str, ...]:
+    """Return what a block's knowledge is made of: what was known before, and what came then."""
+    known = [step.name for step in steps if not step.coded][-1:]
+    return (*known, before.name, "rate")
+
+
+def _knowing(known: int, inputs: int, before: Group, group: Group) -> Network:
+    """Look around where it costs least: before channels are moved into space, or at the end."""
+    up = 2 ** (before.stage - group.stage)
+    return Network(inputs, (known,), known, (3, 1) if up > 1 else (1, 3), up=up)
+
+
+def _inputs(steps: Sequence[Step], read: Sequence[str]) -> int:
+    channels = {step.name: step.channels for step in steps} | {"rate": 1}
+    return sum(channels[name] for name in read)
 
 
 def _means_dct() -> Float[Tensor, "frequency position"]:
