@@ -179,7 +179,7 @@ class MCQ(Section):
         width: Channels of the residual branches.
         blocks: Residual blocks of each branch.
         filter: Channels of the filter at half resolution at the end.
-        commitment: Weight of what moves features towards their codes; 1 is the rate's gradient.
+        commitment: Weight of what moves features towards their codes.
         dropout: Share of the train pictures of which only some first groups are sent.
     """
 
@@ -192,7 +192,7 @@ class MCQ(Section):
     width: PositiveInt = 64
     blocks: PositiveInt = 1
     filter: PositiveInt = 16
-    commitment: NonNegativeFloat = 1.0
+    commitment: NonNegativeFloat = 0.25
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
     @model_validator(mode="after")
