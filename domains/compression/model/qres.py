@@ -13,9 +13,9 @@ Ours, not the paper's:
 * The prior is a `Program` of its own that reads nothing but decoded latents, apart from the
   decoder that draws the picture. In the paper both are one network, all of which is on the entropy
   path; here the path is small, and exact in integers.
-* Beside the networks there are linear maps that start as orthonormal transforms: the DCT of
-  blocks of 8 x 8 pixels at the finest stride, at each coarser one the 2 x 2 DCT of the means
-  below. The untrained model is a transform code, critically sampled. Channels that a stride has
+* Beside the networks there are linear maps that start as transforms: the lapped DCT of blocks of
+  8 x 8 pixels at the finest stride, at each coarser one the 2 x 2 DCT of the means below. The
+  untrained model is a transform code, critically sampled. Channels that a stride has
   beyond its share of the transform are free; at the coarser strides they start as logarithms of
   how large the coefficients of the finest stride are, which the prior's scales need, since free
   channels that start at random were found to be empty after training.
@@ -56,10 +56,12 @@ from domains.compression.model.transforms import (
     SIDE,
     Block,
     Branch,
+    Overlap,
     beside,
     block_dct,
     blocks_of,
     dct_matrix,
+    overlap_matrix,
     picture_of,
 )
 
@@ -68,7 +70,7 @@ PIXELS = COLOURS * SIDE**2
 FREE_STEPS = 2.0  # steps per unit of the free channels, which is a factor e in size
 SMALLEST_MEAN = 0.05  # that a logarithm is taken of, in typical sizes
 SMALLEST_SIZE = 1e-4  # of a coefficient, in pixels of 0 to 1
-FILTER_REACH = 6  # pixels that the filter at the end looks at on each side
+REACH = 10  # pixels on each side that the filter at the end and the overlap of blocks look at
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ class QResVAE(TransformModel):
         gains = {group.name: _gain(group, rates) for group in groups}
         widths, stages = options.widths, range(len(options.widths))
         super().__init__(rates, _stride(stages[-1]), _program(options, groups), gains)
+        self.options = options
         self.groups, self.blocks = {group.name: group for group in groups}, options.blocks
         latents = [sum(blocks) for blocks in options.latents]
         told = [*widths[:-1], 0]  # what a stride is told by the next coarser one
@@ -128,18 +131,18 @@ class QResVAE(TransformModel):
             inputs = widths[group.stage] + told[group.stage] + earlier
             self.posterior[group.name] = Posterior(inputs, options.context, group)
         self.after = Branch(latents[0] + told[0] + 1, widths[0], PIXELS, options.blocks)
-        self.filter = Filter(options.filter)
+        self.filter = Filter(options.filter) if options.filter else None
 
     @property
     def halo(self) -> int:
         """Pixels that the transforms look at around a tile, a multiple of the stride."""
         strides = sum(_stride(stage) for stage in range(len(self.ascent)))
-        return -(-(self.blocks * strides + FILTER_REACH) // self.stride) * self.stride
+        return -(-(self.blocks * strides + REACH) // self.stride) * self.stride
 
     @torch.no_grad()
     def start(self, examples: Images) -> None:
         """Measure the mean size of each coefficient, its unit from now on."""
-        self.pyramid.measure(examples.pixels.float() / 255 - 0.5)
+        self.pyramid.measure(self.pyramid.cut(examples.pixels.float() / 255 - 0.5))
         for group in self.groups.values():
             gain = self.gains[group.name]
             assert isinstance(gain, Gain)
@@ -151,7 +154,8 @@ class QResVAE(TransformModel):
         self, pixels: Float[Tensor, "batch colour height width"], rate: Int64[Tensor, " batch"]
     ) -> dict[str, Tensor]:
         """Return what each block starts as, and the encoder's features at each stride."""
-        coefficients = self.pyramid(pixels - 0.5)
+        blocks = self.pyramid.cut(pixels - 0.5)
+        coefficients = self.pyramid(blocks)
         features = {
             group.name: torch.cat(
                 [
@@ -162,7 +166,7 @@ class QResVAE(TransformModel):
             )
             for group in self.groups.values()
         }
-        hidden = beside(blocks_of(pixels - 0.5, SIDE), place(rate))
+        hidden = beside(blocks, place(rate))
         for stage, trunk in enumerate(self.ascent):
             hidden = trunk(blocks_of(hidden, 2) if stage else hidden)
             features[f"encoder{stage}"] = hidden
@@ -182,11 +186,12 @@ class QResVAE(TransformModel):
     ) -> Float[Tensor, "batch colour height width"]:
         """Return the picture that all blocks stand for."""
         known = torch.cat([*self._latents(0, decoded), *self._told(0, decoded)], 1)
-        blocks = self.pyramid.blocks(
+        blocks = self.pyramid.inverse(
             [self._coefficients(stage, decoded) for stage in range(len(self.ascent))]
         )
         blocks = blocks + self.after(beside(known, place(rate)))
-        return self.filter(picture_of(blocks, SIDE), rate) + 0.5
+        picture = self.pyramid.joined(blocks)
+        return (picture if self.filter is None else self.filter(picture, rate)) + 0.5
 
     def _told(self, stage: int, decoded: Mapping[str, Tensor]) -> list[Tensor]:
         """Return what the decoder knows at a stride from coarser ones; nothing at the coarsest."""
@@ -212,7 +217,7 @@ class QResVAE(TransformModel):
 
 
 class Pyramid(nn.Module):
-    """The DCT of blocks of 8 x 8 pixels, then at each coarser stride the 2 x 2 DCT of their means.
+    """The lapped DCT of blocks of 8 x 8, then at each coarser stride the 2 x 2 DCT of their means.
 
     The means are handed on to the next coarser stride; the other coefficients, and at the coarsest
     stride all, are what is coded, in units of their mean size. The maps are learned, slowly.
@@ -229,19 +234,30 @@ class Pyramid(nn.Module):
         kept = [*(COLOURS + count for count in finer), coarsest]
         matrices = [block_dct(kept[0]), *(_means_dct()[:count] for count in kept[1:])]
         self.coded = tuple(coded)
+        self.lap = Overlap(overlap_matrix())
+        self.unlap = Overlap(torch.linalg.inv(overlap_matrix()))
         self.analysis = nn.ModuleList(_slow(matrix) for matrix in matrices)
         self.synthesis = nn.ModuleList(_slow(matrix.T) for matrix in matrices)
         self.register_buffer("typical", torch.ones(sum(coded)))
+        self._normalise()
 
-    def forward(self, x: Float[Tensor, "batch colour height width"]) -> list[Tensor]:
+    def cut(self, x: Float[Tensor, "batch colour height width"]) -> Tensor:
+        """Return the blocks of a picture, after pixels at their borders are mixed."""
+        return blocks_of(self.lap(x), SIDE)
+
+    def joined(self, blocks: Float[Tensor, "batch pixel row column"]) -> Tensor:
+        """Undo `cut`."""
+        return self.unlap(picture_of(blocks, SIDE))
+
+    def forward(self, blocks: Float[Tensor, "batch pixel row column"]) -> list[Tensor]:
         """Return the coefficients of each stride, from the finest."""
         return [
             coefficients / typical.view(1, -1, 1, 1)
-            for coefficients, typical in zip(self._analysed(x), self.sizes, strict=True)
+            for coefficients, typical in zip(self._analysed(blocks), self.sizes, strict=True)
         ]
 
-    def blocks(self, coefficients: Sequence[Tensor]) -> Float[Tensor, "batch pixel row column"]:
-        """Undo it, up to the blocks of pixels."""
+    def inverse(self, coefficients: Sequence[Tensor]) -> Float[Tensor, "batch pixel row column"]:
+        """Return the blocks that coefficients stand for."""
         means: list[Tensor] = []
         for stage in reversed(range(len(self.coded))):
             own = coefficients[stage] * self.sizes[stage].view(1, -1, 1, 1)
@@ -254,16 +270,42 @@ class Pyramid(nn.Module):
         """The mean size of the coefficients of each stride, from the finest."""
         return self.typical.split(list(self.coded))
 
-    def measure(self, x: Float[Tensor, "batch colour height width"]) -> None:
-        """Take the mean sizes from pictures."""
-        sizes = [each.abs().mean((0, 2, 3)) for each in self._analysed(x)]
+    def measure(self, blocks: Float[Tensor, "batch pixel row column"]) -> None:
+        """Take the mean sizes from the blocks of pictures."""
+        sizes = [each.abs().mean((0, 2, 3)) for each in self._analysed(blocks)]
         self.typical.copy_(torch.cat(sizes).clamp(min=SMALLEST_SIZE))
 
-    def _analysed(self, x: Tensor) -> list[Tensor]:
+    @torch.no_grad()
+    def _normalise(self) -> None:
+        """Make a unit of every coefficient as large in the picture: a norm of one."""
+        for stage, (analysis, synthesis) in enumerate(
+            zip(self.analysis, self.synthesis, strict=True)
+        ):
+            assert isinstance(analysis, Affine)
+            assert isinstance(synthesis, Affine)
+            norms = torch.ones(len(analysis.bias))
+            functions = self.joined(self.inverse(self._units(stage)))
+            norms[len(norms) - self.coded[stage] :] = functions.flatten(1).norm(dim=1)
+            analysis.hold(analysis.weight * norms.view(-1, 1, 1, 1), analysis.bias)
+            synthesis.hold(synthesis.weight / norms.view(1, -1, 1, 1), synthesis.bias)
+
+    def _units(self, stage: int) -> list[Tensor]:
+        """Return one of each coefficient of a stride in turn, in the middle of a picture."""
+        count, coarsest = self.coded[stage], len(self.coded) - 1
+        sides = [3 * 2 ** (coarsest - each) for each in range(len(self.coded))]
+        units = [
+            torch.zeros(count, coded, side, side)
+            for coded, side in zip(self.coded, sides, strict=True)
+        ]
+        middle = sides[stage] // 2
+        units[stage][:, :, middle, middle] = torch.eye(count)
+        return units
+
+    def _analysed(self, blocks: Tensor) -> list[Tensor]:
         found: list[Tensor] = []
-        means = x
+        means = blocks
         for stage, analysis in enumerate(self.analysis):
-            whole = analysis(blocks_of(means, 2 if stage else SIDE))
+            whole = analysis(blocks_of(means, 2) if stage else means)
             handed = whole.shape[1] - self.coded[stage]
             means = whole[:, :handed]
             found.append(whole[:, handed:])
