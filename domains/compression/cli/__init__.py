@@ -86,11 +86,12 @@ def encode(
         target_psnr: PSNR in dB that the decoded picture should have.
     """
     target = asked.one_target(quality, target_bpp, target_bytes, target_psnr)
-    options = target | {"effort": asked.effort(effort), "tile": tile}
+    request = target | {"effort": asked.effort(effort), "tile": asked.side(tile)}
+    limit = asked.pixels(max_pixels)
     free(out, force)
     from domains.compression.cli import coding
 
-    found = coding.encode(picture, out, options, model, runs, max_pixels)
+    found = coding.encode(picture, out, request, model, runs, limit)
     show_result(found, as_json, coding.encoded_text(found))
 
 
@@ -118,11 +119,11 @@ def decode(
     """
     if level is not None and level < 1:
         raise UserError(f"--level: got {level}, expected at least 1")
-    place = None if tile is None else asked.place_of(tile)
+    place, limit = asked.place_of(tile), asked.pixels(max_pixels)
     free(out, force)
     from domains.compression.cli import coding
 
-    found = coding.decode(file, out, model, runs, level, place, max_pixels, force)
+    found = coding.decode(file, out, model, runs, level, place, limit, force)
     show_result(found, as_json, coding.decoded_text(found))
 
 
@@ -137,7 +138,7 @@ def info(
     """Say what a .lwc file holds, or where a frozen model is from.
 
     Of a file: size, rate, the bytes of its tiles and other parts and, where the model that wrote
-    it is at hand, of its levels. Of a model: identity, kind, rates, settings, data, photographs.
+    it is at hand, its levels. Of a model: identity, kind, rates, settings, data, photographs.
 
     Args:
         file: A .lwc file or a .safetensors model.
@@ -149,16 +150,23 @@ def info(
 
 
 def verify(
-    file: Path, /, *, model: Model = None, runs: Root = folder.RUNS, as_json: Json = False
+    file: Path,
+    /,
+    *,
+    model: Model = None,
+    max_pixels: Pixels = None,
+    runs: Root = folder.RUNS,
+    as_json: Json = False,
 ) -> None:
     """Check a .lwc file to its last latent, without making a picture of it.
 
     Args:
         file: A .lwc file.
     """
+    limit = asked.pixels(max_pixels)
     from domains.compression.cli import coding
 
-    found = coding.verify(file, model, runs)
+    found = coding.verify(file, model, runs, limit)
     show_result(found, as_json, f"{file}: whole, and of this model")
 
 

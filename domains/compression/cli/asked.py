@@ -47,8 +47,30 @@ def effort(given: int) -> int:
     return given
 
 
-def place_of(given: str) -> tuple[int, int]:
-    """A tile's row and column.
+def pixels(given: int | None) -> int | None:
+    """How many pixels a picture may have; None for as many as usual.
+
+    Raises:
+        UserError: If it is not 1 or more.
+    """
+    if given is not None and given < 1:
+        raise UserError(f"--max-pixels: got {given}, expected at least 1")
+    return given
+
+
+def side(given: int | None) -> int | None:
+    """The side of a tile.
+
+    Raises:
+        UserError: If it is not 1 or more.
+    """
+    if given is not None and given < 1:
+        raise UserError(f"--tile: got {given}, expected pixels of a side, as 1024")
+    return given
+
+
+def place_of(given: str | None) -> tuple[int, int] | None:
+    """A tile's row and column; None if none is named.
 
     Raises:
         UserError: If it is no such pair.
@@ -57,6 +79,8 @@ def place_of(given: str) -> tuple[int, int]:
         >>> place_of("2,0")
         (2, 0)
     """
+    if given is None:
+        return None
     match = re.fullmatch(r"\s*(\d{1,6})\s*,\s*(\d{1,6})\s*", given)
     if match is None:
         raise UserError(f"--tile: got {given!r}, expected row,column counted from 0, as 1,0")

@@ -10,16 +10,16 @@ from core.runtime.errors import UserError
 from core.runtime.folder import say, write_atomic
 from core.runtime.wording import number
 from domains.compression import data
-from domains.compression.cli.files import facts_of, named, read_file
+from domains.compression.cli.files import named, read_file
 from domains.compression.cli.opened import open_model
-from domains.compression.data.pictures import MAX_PIXELS, WRITTEN
+from domains.compression.data.pictures import WRITTEN
 from domains.compression.model import codec
 
 
 def encode(
     picture: Path,
     out: Path,
-    options: Mapping[str, Any],
+    request: Mapping[str, Any],
     model: str | None,
     runs: Path,
     max_pixels: int | None,
@@ -29,7 +29,7 @@ def encode(
     Args:
         picture: The file of the picture.
         out: The file to write.
-        options: What is asked of it, as `codec.Request` takes it.
+        request: What is asked of it, as `codec.Request` takes it.
         model: What ``--model`` names.
         runs: Folder of all runs.
         max_pixels: Of pictures that are read.
@@ -41,15 +41,21 @@ def encode(
         UserError: If the picture, the model or what is asked cannot be had.
     """
     _refuse_same(picture, out)
-    read = data.read_picture(picture, max_pixels or MAX_PIXELS)
+    read = data.read_picture(picture, max_pixels or data.MAX_PIXELS)
     frozen = open_model(model, runs)
     for note in read.notes:
         say(f"{picture}: {note}")
     with named(picture):
-        encoded = codec.encode(frozen, read, codec.Request(**options))
+        encoded = codec.encode(frozen, read, codec.Request(**request))
     write_atomic(out, encoded.data)
     say(f"wrote {out}")
-    return {"out": str(out), **facts_of(encoded.data)}
+    return {
+        "out": str(out),
+        **codec.info(encoded.data, frozen),
+        "bits": dict(encoded.bits),
+        "trials": encoded.trials,
+        "reached": encoded.reached,
+    }
 
 
 def encoded_text(found: Mapping[str, Any]) -> str:
@@ -57,6 +63,7 @@ def encoded_text(found: Mapping[str, Any]) -> str:
     return (
         f"{found['width']} x {found['height']}: {number(found['bytes'])} bytes, "
         f"{found['bpp']:.3f} bits per pixel, at quality {found['quality']:g}"
+        + (f", after {found['trials']} trials" if found["trials"] > 1 else "")
     )
 
 
@@ -94,16 +101,14 @@ def decode(
         raise UserError(f"{out}: ends in {out.suffix!r}; expected one of {endings}")
     content = read_file(file)
     with named(file):
-        facts = facts_of(content)
+        facts = codec.info(content)
         frozen = open_model(model, runs)
-        _refuse_level(level, frozen.levels)
-        picture = codec.decode(
-            frozen, content, level=level, tile=tile, max_pixels=max_pixels or MAX_PIXELS
-        )
+        picture = codec.decode(frozen, content, level, tile, max_pixels or data.MAX_PIXELS)
     data.write_picture(out, picture, force)
     say(f"wrote {out}")
     shown = {"level": level or len(frozen.levels), "levels": len(frozen.levels), "tile": tile}
-    return {"out": str(out), **facts, **shown, "width": picture.width, "height": picture.height}
+    size = {"width": picture.width, "height": picture.height, "bytes": len(content)}
+    return {"out": str(out), "model": facts["model"], "quality": facts["quality"], **size, **shown}
 
 
 def decoded_text(found: Mapping[str, Any]) -> str:
@@ -116,13 +121,14 @@ def decoded_text(found: Mapping[str, Any]) -> str:
     return f"{found['width']} x {found['height']}{part}"
 
 
-def verify(file: Path, model: str | None, runs: Path) -> dict[str, Any]:
+def verify(file: Path, model: str | None, runs: Path, max_pixels: int | None) -> dict[str, Any]:
     """Decode the latents of a file and compare their check.
 
     Args:
         file: The compressed file.
         model: What ``--model`` names.
         runs: Folder of all runs.
+        max_pixels: Of pictures that are decoded.
 
     Returns:
         What the file is, as JSON.
@@ -132,16 +138,11 @@ def verify(file: Path, model: str | None, runs: Path) -> dict[str, Any]:
     """
     content = read_file(file)
     with named(file):
-        facts = facts_of(content)
-        codec.verify(open_model(model, runs), content)
+        facts = codec.info(content)
+        codec.verify(open_model(model, runs), content, max_pixels or data.MAX_PIXELS)
     return {"file": str(file), "whole": True, **facts}
 
 
 def _refuse_same(given: Path, out: Path) -> None:
     if given.resolve() == out.resolve():
         raise UserError(f"{out}: is the file that is read; name another to write")
-
-
-def _refuse_level(level: int | None, levels: tuple[str, ...]) -> None:
-    if level is not None and level > len(levels):
-        raise UserError(f"--level: got {level}, expected 1 to {len(levels)}: {', '.join(levels)}")

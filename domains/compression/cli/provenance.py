@@ -13,10 +13,10 @@ from core.runtime.order import derive
 from core.variational.diagnostics import looking_at
 from domains.compression import data
 from domains.compression.config import Config
+from domains.compression.metrics.evaluation import CALIBRATION
 from domains.compression.model import ImageModel
 from domains.compression.model.frozen import Frozen, Provenance
 
-CALIBRATION = 64  # crops of the train split that show the ranges of the networks
 DESCRIBED = ("source", "licence", "fingerprint", "facts", "notes")
 
 

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -40,7 +40,7 @@ class Row:
         bpp: Bits of the whole file per pixel.
         psnr_db: PSNR of 8-bit RGB.
         ms_ssim: None if not measured.
-        bytes: Of the file, 0 if not known.
+        bytes: Of the file; 0 if not known.
         published: Whether the numbers are another's.
     """
 
@@ -209,10 +209,34 @@ def _mean(rows: Sequence[Row]) -> Row:
 def compare(paths: Sequence[Path], anchor: str) -> Compared:
     """Read tables and compare their codecs with the anchor.
 
+    A codec of one name and different numbers in several tables gets their names beside its own.
+
     Raises:
         UserError: If a table cannot be read, or none has the anchor.
     """
-    return compared([row for path in paths for row in read_rows(path)], anchor)
+    found = [(path.stem, read_rows(path)) for path in paths]
+    several = _ambiguous([rows for _, rows in found])
+    return compared(
+        [
+            replace(row, codec=f"{row.codec} {stem}") if row.codec in several else row
+            for stem, rows in found
+            for row in rows
+        ],
+        anchor,
+    )
+
+
+def _ambiguous(each: Sequence[Sequence[Row]]) -> set[str]:
+    """Names under which tables hold different numbers."""
+    first: dict[tuple[str, ...], Row] = {}
+    found = set()
+    for rows in each:
+        keyed = {
+            (row.codec, row.quality or f"row {place}", row.picture): row
+            for place, row in enumerate(rows)
+        }
+        found |= {key[0] for key, row in keyed.items() if first.setdefault(key, row) != row}
+    return found
 
 
 def compared(rows: Sequence[Row], anchor: str) -> Compared:

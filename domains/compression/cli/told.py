@@ -8,9 +8,9 @@ from typing import Any
 
 from core.runtime.errors import UserError
 from core.runtime.wording import number
-from domains.compression.cli.files import facts_of, named, read_file
+from domains.compression.cli.files import named, read_file
 from domains.compression.cli.opened import open_model
-from domains.compression.model import container, store
+from domains.compression.model import codec, store
 from domains.compression.model.frozen import Frozen
 
 MOST_LINES = 12  # of tiles and photographs in words; JSON has all
@@ -31,24 +31,12 @@ def info(file: Path, model: str | None, runs: Path) -> dict[str, Any]:
         return {"kind": "model", "file": str(file), **model_facts(store.load(file), file)}
     content = read_file(file)
     with named(file):
-        facts = facts_of(content)
-        held = container.read(content, facts["width"] * facts["height"])
-    sections = dict(zip(held.header.sections, map(len, held.payloads), strict=True))
-    inside = sum(sections.values())
-    return {
-        "kind": "file",
-        "file": str(file),
-        **facts,
-        "alpha": held.header.alpha,
-        "profile": held.header.profile,
-        "version": held.header.version,
-        "sections": sections,
-        "container_bytes": len(content) - inside,
-        **_levels(held.header.model, model, runs),
-    }
+        found = codec.info(content)
+    levels = _levels(found["model"], model, runs)
+    return {"kind": "file", "file": str(file), **found, **levels}
 
 
-def _levels(identity: bytes, model: str | None, runs: Path) -> dict[str, Any]:
+def _levels(identity: str, model: str | None, runs: Path) -> dict[str, Any]:
     """The levels of the model that wrote a file, where it is at hand."""
     try:
         frozen = open_model(model, runs)
@@ -56,7 +44,7 @@ def _levels(identity: bytes, model: str | None, runs: Path) -> dict[str, Any]:
         if model is not None:
             raise
         return {}
-    return {"levels": list(frozen.levels)} if frozen.identity == identity else {}
+    return {"levels": list(frozen.levels)} if frozen.identity.hex() == identity else {}
 
 
 def model_facts(frozen: Frozen, file: Path) -> dict[str, Any]:
