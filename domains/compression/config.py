@@ -145,7 +145,7 @@ class QRes(Section):
         blocks: Residual blocks at each stride.
         known: Numbers that the prior hands on from a block to the next.
         context: Units of the prior's networks, and of those of the posteriors.
-        filter: Channels of the filter at half resolution at the end.
+        filter: Channels of the filter at half resolution at the end; 0 for none.
     """
 
     kind: Literal["qres"] = "qres"
@@ -156,7 +156,7 @@ class QRes(Section):
     blocks: PositiveInt = 2
     known: PositiveInt = 48
     context: PositiveInt = 96
-    filter: PositiveInt = 16
+    filter: NonNegativeInt = 16
 
     @model_validator(mode="after")
     def _strides_agree(self) -> QRes:

@@ -111,6 +111,7 @@ class QResVAE(TransformModel):
         super().__init__(rates, _stride(stages[-1]), _program(options, groups), gains)
         self.options = options
         self.groups, self.blocks = {group.name: group for group in groups}, options.blocks
+        self.options = options
         latents = [sum(blocks) for blocks in options.latents]
         told = [*widths[:-1], 0]  # what a stride is told by the next coarser one
         self.pyramid = Pyramid(
