@@ -509,13 +509,13 @@ def refine_latents(
     if steps < 1 or checks < 1:
         raise ValueError(f"refine_latents: steps={steps}, checks={checks}; both must be >= 1")
     mean = torch.zeros_like(latents) if mean is None else mean.detach().expand_as(latents)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(latents.device).manual_seed(seed)
     residual = (latents.detach() - mean).clone().requires_grad_()
     best, rounding_loss = _rounded(loss, residual, mean)
     lowest, optimizer = rounding_loss, torch.optim.Adam([residual], lr=learning_rate)
     interval = max(1, steps // checks)
     for step in range(1, steps + 1):
-        relaxed = _relaxed_choice(residual, _sga_temperature(2000 * step / steps), generator)
+        relaxed = relaxed_choice(residual, _sga_temperature(2000 * step / steps), generator)
         (residual.grad,) = torch.autograd.grad(loss(relaxed + mean).sum(), residual)
         optimizer.step()
         if step % interval == 0 or step == steps:
@@ -523,6 +523,39 @@ def refine_latents(
             better = (cost < lowest).view(-1, *[1] * (latents.dim() - 1))
             best, lowest = torch.where(better, candidate, best), torch.minimum(cost, lowest)
     return Refined(best, lowest, rounding_loss)
+
+
+def relaxed_choice(value: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+    r"""Draw a relaxed choice between the two nearest integers: one of them when it is cold.
+
+    .. math:: \lfloor \mu \rfloor + \operatorname{sigmoid}\left(\frac{1}{\tau} \left(
+        \frac{\operatorname{artanh} u - \operatorname{artanh}(1 - u)}{\tau} + L \right)\right),
+        \quad u = \mu - \lfloor \mu \rfloor
+
+    with logistic noise :math:`L`, the difference of the Gumbel noises of the two.
+
+    References:
+        Yang et al., "Improving Inference for Neural Image Compression", NeurIPS 2020, section 3.2
+        (arXiv:2006.04240).
+
+    Args:
+        value: What to round, :math:`\mu`.
+        temperature: :math:`\tau > 0`, of the choice and of its relaxation alike.
+        generator: Where the noise is drawn from, on a device of its own.
+
+    Example:
+        >>> cold = relaxed_choice(torch.tensor([0.9, -1.8]), 1e-3, torch.Generator())
+        >>> cold.round(decimals=3)
+        tensor([ 1., -2.])
+    """
+    floor = torch.floor(value)
+    up = (value - floor).clamp(1e-5, 1 - 1e-5)  # artanh is infinite at 1
+    logit = 0.5 * torch.log(up * (1 + up) / ((1 - up) * (2 - up)))
+    uniform = torch.rand(
+        value.shape, generator=generator, dtype=value.dtype, device=generator.device
+    )
+    noise = torch.logit(uniform, eps=1e-7).to(value)
+    return floor + torch.sigmoid((logit / temperature + noise) / temperature)
 
 
 def rate_bits(prior: Distribution, value: Tensor) -> Tensor:
@@ -694,16 +727,6 @@ def _rounded(
 
 def _sga_temperature(step: float) -> float:
     return min(0.5, math.exp(-(step - 700) / 1000))
-
-
-def _relaxed_choice(residual: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
-    floor = torch.floor(residual)
-    up = (residual - floor).clamp(1e-5, 1 - 1e-5)  # artanh is infinite at 1
-    logits = -torch.stack([torch.atanh(up), torch.atanh(1 - up)]) / temperature
-    uniform = torch.rand(logits.shape, generator=generator, dtype=logits.dtype)
-    gumbel = -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
-    weights = torch.softmax((logits + gumbel.to(logits)) / temperature, 0)
-    return floor + weights[1]
 
 
 def _per_example(difference: Tensor) -> Tensor:

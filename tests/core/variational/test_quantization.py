@@ -25,6 +25,7 @@ from core.variational.quantization import (
     perplexity,
     rate_bits,
     refine_latents,
+    relaxed_choice,
     soft_round,
     soft_round_conditional_mean,
     soft_round_inverse,
@@ -369,6 +370,24 @@ def test_refinement_counts_from_the_mean() -> None:
     residual = refined.latents - mean
     torch.testing.assert_close(residual, residual.round())
     assert (refined.loss <= loss((target - mean).round() + mean)).all()
+
+
+@pytest.mark.parametrize("temperature", [0.08, 0.5])
+@pytest.mark.parametrize("value", [-0.7, 2.45, 3.9])
+def test_a_relaxed_choice_is_nearer_to_an_integer_as_often_as_the_paper_says(
+    value: float, temperature: float
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    drawn = relaxed_choice(torch.full((20_000,), value), temperature, generator)
+    floor = math.floor(value)
+    weights = [
+        math.exp(-math.atanh(distance) / temperature)
+        for distance in (value - floor, floor + 1 - value)
+    ]
+    expected = weights[1] / sum(weights)
+    spread = 4 * math.sqrt(expected * (1 - expected) / 20_000) + 1e-4
+    assert abs(float((drawn > floor + 0.5).double().mean()) - expected) < spread
+    assert ((drawn >= floor) & (drawn <= floor + 1)).all()
 
 
 def test_refinement_draws_from_a_generator_of_its_own() -> None:
