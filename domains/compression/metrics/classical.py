@@ -7,7 +7,7 @@ Colours are coded at the resolution that gives the better PSNR for the bits: JPE
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,9 @@ FORMATS: Mapping[str, tuple[str, dict[str, Any]]] = {
         {"quality_mode": "dB", "irreversible": True, "mct": 1, "codeblock_size": (64, 64)},
     ),
 }
+FEATURES: Mapping[str, str] = {
+    "jpeg": "jpg", "webp": "webp", "avif": "avif", "jpeg2000": "jpg_2000",
+}  # fmt: skip
 JXL_EFFORT = 7
 
 # Quality of JPEG, WebP and AVIF, PSNR of JPEG 2000, distance of JPEG XL; lowest rate first.
@@ -48,6 +51,24 @@ SETTINGS: Mapping[str, str] = {
 }
 
 
+def require(codecs: Iterable[Baseline]) -> None:
+    """Make sure that codecs can be run.
+
+    Raises:
+        UserError: If a library is not installed.
+    """
+    from PIL import features
+
+    for codec in codecs:
+        if codec == "jxl":
+            _jxl()
+        elif not features.check(FEATURES[codec]):
+            raise UserError(
+                f"{codec}: this Pillow was built without it; leave it out of the baselines, or "
+                "install Pillow's own wheel: pip install --force-reinstall --no-deps pillow"
+            )
+
+
 def encode(codec: Baseline, pixels: Pixels, quality: float) -> bytes:
     """Return the file that a codec makes of a picture.
 
@@ -57,7 +78,7 @@ def encode(codec: Baseline, pixels: Pixels, quality: float) -> bytes:
         quality: As `QUALITIES` has them.
 
     Raises:
-        UserError: If its library is not installed.
+        UserError: If JPEG XL's library is not installed.
     """
     array = np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy())
     if codec == "jxl":
@@ -69,13 +90,7 @@ def encode(codec: Baseline, pixels: Pixels, quality: float) -> bytes:
     kind, options = FORMATS[codec]
     asked = {"quality_layers": [quality]} if codec == "jpeg2000" else {"quality": int(quality)}
     buffer = io.BytesIO()
-    try:
-        Image.fromarray(array).save(buffer, kind, **options, **asked)
-    except (KeyError, OSError) as error:
-        raise UserError(
-            f"{codec}: Pillow cannot write it here ({error}); leave it out of the baselines, or "
-            "install Pillow's own wheel: pip install --force-reinstall pillow"
-        ) from error
+    Image.fromarray(array).save(buffer, kind, **options, **asked)
     return buffer.getvalue()
 
 
