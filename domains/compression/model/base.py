@@ -19,7 +19,7 @@ from torch.distributions import Distribution
 from core.variational.distributions import DiagonalNormal, UniformConvolvedNormal, UnitUniform
 from core.variational.evidence import Evidence, Latent
 from core.variational.quantization import straight_through, uniform_noise
-from domains.compression.config import Rates
+from domains.compression.config import DCT, Hyperprior, QRes, Rates
 from domains.compression.data.records import Images
 from domains.compression.model.program import LOG_STEP, Program, Step, scale_of
 from domains.compression.model.rates import Gain, noise_scale, price
@@ -72,7 +72,12 @@ class TransformModel(ImageModel):
         stride: Of the coarsest group.
         program: The prior.
         gains: Steps per coefficient of each coded group, by name.
+
+    Attributes:
+        options: Its settings; None of a model that no settings make, which no file can hold.
     """
+
+    options: DCT | Hyperprior | QRes | None = None
 
     def __init__(
         self, rates: Rates, stride: int, program: Program, gains: Mapping[str, Gain]

@@ -68,6 +68,7 @@ class DCTCodec(TransformModel):
         sizes = dict(zip(names, options.slices, strict=True))
         super().__init__(rates, STRIDE, _program(options, sizes), _gains(options, sizes, rates))
         self.sizes, self.space = sizes, options.space
+        self.options = options
         rows = block_dct(channels) if options.start == "dct" else random_orthonormal(channels)
         pixels, width = 3 * SIDE**2, options.width
         slowly = torch.full((max(pixels, channels),), TRANSFORM_UNIT)

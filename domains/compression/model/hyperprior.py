@@ -84,6 +84,7 @@ class HyperpriorCodec(TransformModel):
         )
         gains = {"y": Gain(torch.full((latent,), 2.0), rates), "z": Gain(torch.ones(width), rates)}
         super().__init__(rates, HYPER_STRIDE, program, gains)
+        self.options = options
         self.analysis = nn.Sequential(
             _down(3, width), GDN(width), _down(width, width), GDN(width),
             _down(width, width), GDN(width), _down(width, latent),
