@@ -104,13 +104,16 @@ class CropBatches:
         turns = random.integers(0, 8 if data.flips else 1, size=count)
         rates = stratified_rates(count, random)
         windows = np.empty((count, 3, data.window, data.window), np.uint8)
-        for window, crop, place, turn in zip(windows, crops, places, turns, strict=True):
-            window[:] = turned(self._window(crop, *place), turn)
+        seen = zip(windows, crops.tolist(), places.tolist(), turns.tolist(), strict=True)
+        for window, crop, (top, left), turn in seen:
+            window[:] = turned(self._window(crop, top, left), turn)
         return _images(windows, rates)
 
     def _evaluated(self, crops: NDArray[np.int64], rates: Rates) -> Images:
         middle = (self.config.data.crop - self.config.data.window) // 2
-        return _images(np.stack([self._window(crop, middle, middle) for crop in crops]), rates)
+        return _images(
+            np.stack([self._window(crop, middle, middle) for crop in crops.tolist()]), rates
+        )
 
     def _window(self, crop: int, top: int, left: int) -> UInt8[np.ndarray, "colour row column"]:
         side = self.config.data.window
@@ -153,8 +156,8 @@ def stratified_rates(count: int, random: np.random.Generator) -> Rates:
     """Draw rates, each uniform, one from each of as many equal parts of the scale.
 
     Example:
-        >>> sorted(stratified_rates(3, np.random.default_rng(0)) // 85)
-        [0, 1, 2]
+        >>> sorted((stratified_rates(11, np.random.default_rng(0)) // 23).tolist())
+        [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
     """
     places = (random.permutation(count) + random.random(count)) / count
     return (places * (LAST_RATE + 1)).astype(np.int64)

@@ -93,7 +93,7 @@ def detail(tile: Pixels) -> float:
     luma = tile @ LUMA
     steps = [np.abs(np.diff(luma, axis=axis)) for axis in (0, 1)]
     total = sum(int(step.sum(dtype=np.int64)) for step in steps)
-    return round(total / max(sum(step.size for step in steps), 1) / LUMA.sum(), 3)
+    return round(total / max(sum(step.size for step in steps), 1) / int(LUMA.sum()), 3)
 
 
 def busiest(pixels: Pixels, crop: int, most: int | None) -> Crops:

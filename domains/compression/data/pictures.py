@@ -82,10 +82,12 @@ def read_picture(path: Path, max_pixels: int = MAX_PIXELS) -> Picture:
                 f"{', '.join(FORMATS)}"
             ) from error
         _check_size(path, *image.size, max_pixels)
-        if (problem := depths.problem(image, data)) is not None:
-            raise UserError(f"{path}: {problem}")
         try:
+            if (problem := depths.problem(image, data)) is not None:
+                raise UserError(f"{path}: {problem}")
             return _picture(image)
+        except (UserError, MemoryError):
+            raise
         except Exception as error:
             raise UserError(
                 f"{path}: damaged {image.format} file ({_reason(error)}); copy it again"

@@ -60,7 +60,7 @@ def prepare(config: Config, folder: Path) -> DataCard:
     entries, content, notes = _written(config, source, tested, folder)
     card = DataCard(
         source=source.title if tested is None else f"{source.title}; tested on {tested.title}",
-        licence=_licences(entries),
+        licence=_licences([one for one in entries if tested is None or one.split != "test"]),
         fingerprint=manifest.fingerprint(content),
         facts=_facts(entries, data),
         notes=notes,
@@ -212,11 +212,11 @@ class _Pass:
         lines = list(few(self.left_out))
         if self.raised:
             lines.append(
-                f"{len(self.raised)} photographs are too small for a crop at every scale and used "
-                f"at larger ones: {', '.join(few(self.raised))}"
+                "too small for a crop at every scale, and so used at larger ones: "
+                f"{', '.join(few(self.raised))}"
             )
         if self.grey:
-            lines.append(f"{self.grey} photographs are grey")
+            lines.append(f"grey photographs: {self.grey}")
         return tuple(lines)
 
 
