@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
@@ -15,7 +15,7 @@ from domains.compression.plots.drawing import figure_of, panels, spread
 MOST_CHANNELS = 12  # of a group
 
 
-def draw_gains(steps: Mapping[str, Tensor], qualities: Tensor) -> Plot:
+def draw_gains(steps: Mapping[str, Tensor], qualities: Sequence[int]) -> Plot:
     """Draw the quantiser's step of channels of each group over the quality.
 
     Args:
@@ -30,7 +30,7 @@ def draw_gains(steps: Mapping[str, Tensor], qualities: Tensor) -> Plot:
             panel.plot(qualities, values[:, channel], color=colour, linewidth=0.5, alpha=0.5)
         panel.plot(qualities, values.median(1).values, color=colour, linewidth=2, label=name)
     panel.set(xlabel="quality", ylabel="step, in coefficients", yscale="log")
-    panel.set_xlim(float(qualities[0]), float(qualities[-1]))
+    panel.set_xlim(qualities[0], qualities[-1])
     panel.grid()
     panel.xaxis.set_major_locator(MaxNLocator(7, integer=True))
     handles, labels = panel.get_legend_handles_labels()
