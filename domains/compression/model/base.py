@@ -140,12 +140,16 @@ class TransformModel(ImageModel):
 
         def code(step: Step, mean: Tensor, index: Tensor) -> Tensor:
             log_gain = self.log_gain(step.name, rate)
-            gain = log_gain.exp()
+            gain, index = log_gain.exp(), index + log_gain / LOG_STEP
             y = self.coefficients(step.name, features, decoded) * gain
-            mean, scale = mean * gain, scale_of(index + log_gain / LOG_STEP)
-            rounded = straight_through(y, (y - mean).detach().round() + mean)
-            value = y + uniform_noise(y) if self.training else rounded
-            latents.append(self._latent(step.name, value, y, mean, scale, weight, samples))
+            mean, scale = mean * gain, scale_of(index)
+            residual = (y - mean).detach().round()
+            if self.training:
+                rounded = straight_through(y, residual + mean)
+                centre, value = y, y + uniform_noise(y)
+            else:  # as files have it: what is all but certain is not coded
+                rounded = centre = value = torch.where(index < 0.5, 0.0, residual) + mean
+            latents.append(self._latent(step.name, value, centre, mean, scale, weight, samples))
             decoded[step.name] = rounded / gain
             return decoded[step.name]
 
@@ -162,17 +166,17 @@ class TransformModel(ImageModel):
         self,
         name: str,
         value: Tensor,
-        y: Tensor,
+        centre: Tensor,
         mean: Tensor,
         scale: Tensor,
         weight: Tensor | None,
         samples: int,
     ) -> Latent:
         shaped = [
-            weighed(each.expand_as(y), weight).unflatten(0, (samples, -1))
+            weighed(each.expand_as(centre), weight).unflatten(0, (samples, -1))
             for each in (value, mean, scale)
         ]
-        posterior = UnitUniform(y.unflatten(0, (samples, -1)).detach(), event_dims=3)
+        posterior = UnitUniform(centre.unflatten(0, (samples, -1)).detach(), event_dims=3)
         prior = UniformConvolvedNormal(shaped[1], shaped[2], event_dims=3)
         return Latent(name, shaped[0], posterior, prior)
 

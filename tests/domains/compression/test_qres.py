@@ -17,7 +17,7 @@ from domains.compression.data.records import LAST_RATE, Images
 from domains.compression.model import construct
 from domains.compression.model.compiling import compile_program
 from domains.compression.model.integers import FRACTION
-from domains.compression.model.program import Step
+from domains.compression.model.program import LOG_STEP, Step
 from domains.compression.model.qres import Pyramid, QResVAE, log_sizes
 from domains.compression.model.rates import MIDDLE
 
@@ -83,10 +83,11 @@ def decoded(made: QResVAE, batch: Images, levels: int | None = None) -> Tensor:
     known: Code = {}
 
     def code(step: Step, mean: Tensor, index: Tensor) -> Tensor:
-        gain = made.log_gain(step.name, batch.rate).exp()
-        symbols = 0.0
+        log_gain = made.log_gain(step.name, batch.rate)
+        gain, symbols = log_gain.exp(), torch.zeros(())
         if step.name in read:
             symbols = ((made.coefficients(step.name, features, known) - mean) * gain).round()
+            symbols = symbols * (index + log_gain / LOG_STEP >= 0.5)  # a smaller scale: not coded
         known[step.name] = mean + symbols / gain
         return known[step.name]
 
