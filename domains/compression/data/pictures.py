@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_PIXELS = 2**28
-FORMATS = (
-    "PNG", "JPEG", "MPO", "WEBP", "TIFF", "AVIF", "JPEG2000", "GIF", "BMP", "PPM", "QOI",
-)  # fmt: skip
+# Pillow opens MPO, a JPEG file of several pictures, as JPEG.
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "AVIF", "JPEG2000", "GIF", "BMP", "PPM", "QOI")
 READ = (
     ".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".avif", ".jp2", ".j2k", ".gif", ".bmp",
     ".ppm", ".pgm", ".pbm", ".qoi", ".npy",
