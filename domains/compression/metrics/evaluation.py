@@ -18,15 +18,18 @@ from core.runtime.statistics import Interval, bootstrap_interval
 from core.variational.diagnostics import looking_at
 from domains.compression.config import Config, Rates
 from domains.compression.data import examples, load, test_pictures
+from domains.compression.data.records import Picture
 from domains.compression.metrics import classical
 from domains.compression.metrics.bd_rate import bd_rate
 from domains.compression.metrics.curves import Curve, Point, curves_of, saving
 from domains.compression.metrics.rd import measure
 from domains.compression.model.base import ImageModel
+from domains.compression.model.proof import FLOATS, INTEGERS, Proof, prove
 from domains.compression.model.rates import index_of, price
 
 CALIBRATION = 64  # train crops that show the ranges of the prior's networks
 FEWEST = 3  # pictures for an interval
+PROVED, PROVED_SIDE = 2, 256  # pictures that every setting writes and reads; of their middle
 SAVED = "Rate at equal PSNR"
 FILES = "Files at each quality"
 KEPT = "Whether files are what the model says"
@@ -42,7 +45,46 @@ def metrics(config: Config, folder: Path, model: ImageModel) -> Mapping[str, Met
         frozen = model.freeze(examples(load(folder), CALIBRATION))
         pictures = test_pictures(config, folder)
         points = measure(frozen, pictures, options.qualities, options.baselines, options.effort)
-        return Evaluated(config, tuple(points)).all()
+        found = Evaluated(config, tuple(points)).all()
+        return found | exactness(prove(frozen, [middle(each) for _, each in pictures[:PROVED]]))
+
+
+def middle(picture: Picture) -> Picture:
+    """Return the middle of a picture, of sides up to 256."""
+    height, width = (min(side, PROVED_SIDE) for side in (picture.height, picture.width))
+    top, left = (picture.height - height) // 2, (picture.width - width) // 2
+    return Picture(pixels=picture.pixels[:, top : top + height, left : left + width].contiguous())
+
+
+def exactness(proof: Proof) -> dict[str, Metric]:
+    """What is reported of streams that one setting of the machine wrote and another read."""
+    crossed = [p for p in proof.pairs if p.path == INTEGERS and p.written != p.read]
+    streams, share = sum(pair.streams for pair in crossed), proof.identical_share(INTEGERS)
+    floats = proof.identical_share(FLOATS)
+    if share is None:
+        return {}
+    said = f"written under one of {', '.join(proof.settings)} and read under each other one"
+    return {
+        "streams_read_exactly": Metric(
+            value=100 * share,
+            unit="%",
+            direction="higher",
+            n=streams,
+            method=f"streams whose latents came back to the last bit, {said}",
+            floors={} if floats is None else {"float networks on the same path": 100 * floats},
+            ceiling=100.0,
+            group=KEPT,
+        ),
+        "pixels_apart": Metric(
+            value=float(proof.largest_difference),
+            unit="grey levels",
+            direction="lower",
+            n=streams,
+            method=f"largest difference of a pixel drawn from the same latents, {said}",
+            ceiling=0.0,
+            group=KEPT,
+        ),
+    }
 
 
 def prices(rates: Rates, qualities: Sequence[float]) -> Array:

@@ -17,10 +17,11 @@ from domains.compression.data.records import Images, Picture
 from domains.compression.metrics import evaluation, rd, validation
 from domains.compression.metrics.bd_rate import bd_rate
 from domains.compression.metrics.curves import Point, csv_text, curves_of
-from domains.compression.metrics.evaluation import Evaluated, prices
+from domains.compression.metrics.evaluation import Evaluated, exactness, middle, prices
 from domains.compression.metrics.quality import psnr_of
 from domains.compression.metrics.rd import measure
 from domains.compression.model import codec
+from domains.compression.model.proof import FLOATS, INTEGERS, Pair, Proof
 from domains.compression.model.rates import index_of, noise_scale, price
 
 QUALITIES: tuple[int, ...] = (0, 20, 40, 60)
@@ -177,6 +178,28 @@ def test_metrics_are_of_the_frozen_model_and_the_pictures_of_the_test(
     assert found["bits_per_pixel/30"].value == pytest.approx(expected)
     assert [name for name, metric in found.items() if metric.primary] == ["rate_distortion_cost"]
     assert all(math.isfinite(metric.value) for metric in found.values())
+    assert found["streams_read_exactly"].value == 100.0
+
+
+def pair(path: str, written: str, read: str, identical: int, difference: int = 0) -> Pair:
+    return Pair(path=path, written=written, read=read, streams=4, identical=identical,
+                largest_difference=difference)  # fmt: skip
+
+
+def test_only_streams_that_another_setting_read_count_as_exact() -> None:
+    pairs = [pair(INTEGERS, "a", "a", 4), pair(INTEGERS, "a", "b", 4, 1)]
+    pairs += [pair(INTEGERS, "b", "a", 3), pair(INTEGERS, "b", "b", 4)]
+    pairs += [pair(FLOATS, "a", "b", 1), pair(FLOATS, "b", "a", 1), pair(FLOATS, "a", "a", 4)]
+    found = exactness(Proof(settings=("a", "b"), pairs=tuple(pairs)))
+    assert found["streams_read_exactly"].value == pytest.approx(100 * 7 / 8)
+    assert found["streams_read_exactly"].floors == {"float networks on the same path": 25.0}
+    assert found["streams_read_exactly"].n == 8
+    assert found["pixels_apart"].value == 1.0
+
+
+def test_the_middle_of_a_picture_is_proved() -> None:
+    pixels = photograph(300, 40)
+    assert torch.equal(middle(Picture(pixels=pixels)).pixels, pixels[:, 22:278])
 
 
 def toy_batch() -> Images:
