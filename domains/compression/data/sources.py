@@ -102,6 +102,8 @@ def packaged() -> Source:
 def folder(path: Path, setting: str) -> Source:
     """Find every picture below a folder, in the order of their names; each file counts once.
 
+    Of files that are the same one whose licence is known is taken, else the first.
+
     ``LICENSES.csv`` in the folder says licences: a column ``name`` and a column ``licence``. A row
     is about all files whose name starts with its name; of several the longest counts.
 
@@ -110,14 +112,19 @@ def folder(path: Path, setting: str) -> Source:
     """
     files = pictures_below(path, setting)
     licences = _licences(path)
-    first: dict[str, Photograph] = {}
-    same: list[str] = []
+    found = []
     for file in files:
         name = file.relative_to(path).as_posix()
-        one = Photograph(name, file, licence_of(file.stem, licences), hash_of(file))
+        found.append(Photograph(name, file, licence_of(file.stem, licences), hash_of(file)))
+    first: dict[str, Photograph] = {}
+    same: list[str] = []
+    for one in sorted(found, key=lambda one: one.licence == UNKNOWN):
         if first.setdefault(one.sha256, one) is not one:
-            same.append(f"{name} is the same file as {first[one.sha256].name}; it is used once")
-    return Source(path.resolve().name, str(path), tuple(first.values()), few(same))
+            same.append(
+                f"{one.name} is the same file as {first[one.sha256].name}; it is used once"
+            )
+    photographs = tuple(one for one in found if first[one.sha256] is one)
+    return Source(path.resolve().name, str(path), photographs, few(same))
 
 
 def pictures_below(path: Path, setting: str = "") -> list[Path]:

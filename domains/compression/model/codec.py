@@ -117,7 +117,7 @@ def encode(frozen: Frozen, picture: Picture, request: Request = Request()) -> En
     work = _Work.of(frozen, picture, request)
     target = request.target
     if target is None:
-        return work.encoded(request.index)[0]
+        return work.encoded(request.index, request.effort)[0]
     return _searched(work, target)
 
 
@@ -316,12 +316,9 @@ class _Work:
             effort=request.effort,
         )
 
-    def encoded(
-        self, rate: int, effort: int | None = None, compare: bool = False
-    ) -> tuple[Encoded, float]:
+    def encoded(self, rate: int, effort: int, compare: bool = False) -> tuple[Encoded, float]:
         """Encode it at a rate; return the PSNR of what it decodes to also, where asked."""
         streams, grid = _Streams(), self.grid
-        effort = self.effort if effort is None else effort
         coded = tiles.encode(self.frozen, self.picture.pixels, grid, rate, effort)
         latents = streams.along(coded, grid.places)
         psnr_db = math.nan
@@ -431,14 +428,30 @@ def _part(
 
 
 def _searched(work: _Work, target: targets.Target) -> Encoded:
-    """Encode at one rate after another until a target is met."""
-    found: dict[int, Encoded] = {}
+    """Encode at one rate after another until a target is met.
 
-    def measure(rate: int) -> float:
-        found[rate], psnr_db = work.encoded(rate, compare=target.kind == "psnr")
-        size = len(found[rate].data)
-        pixels = work.picture.height * work.picture.width
-        return {"bpp": 8 * size / pixels, "bytes": float(size), "psnr": psnr_db}[target.kind]
+    Where effort is asked for, the first trials are without: it moves the result by little.
+    """
+    found: dict[tuple[int, int], Encoded] = {}
+    values: dict[tuple[int, int], float] = {}
+    pixels = work.picture.height * work.picture.width
 
-    result = targets.search(measure, target)
-    return replace(found[result.rate], trials=result.trials, reached=result.value)
+    def measure(rate: int, effort: int) -> float:
+        if (rate, effort) not in found:
+            encoded, psnr_db = work.encoded(rate, effort, compare=target.kind == "psnr")
+            size = len(encoded.data)
+            each = {"bpp": 8 * size / pixels, "bytes": float(size), "psnr": psnr_db}
+            found[rate, effort], values[rate, effort] = encoded, each[target.kind]
+        return values[rate, effort]
+
+    most = targets.MOST_TRIALS if work.effort == 0 else targets.TRIALS_WITHOUT_EFFORT
+    result = targets.search(lambda rate: measure(rate, 0), target, most=most)
+    if work.effort:
+        left = targets.MOST_TRIALS - result.trials
+        result = targets.search(
+            lambda rate: measure(rate, work.effort), target, start=result.rate, most=left
+        )
+    if result.outside:
+        targets.refuse(target, measure(0, work.effort), measure(LAST, work.effort))
+    encoded = found[result.rate, work.effort]
+    return replace(encoded, trials=len(found), reached=result.value)

@@ -69,10 +69,6 @@ class Prior(Protocol):
         """See `IntegerProgram.run`."""
         ...
 
-    def to(self, device: torch.device | str) -> Prior:
-        """Return it on a device."""
-        ...
-
 
 class FrozenTransform(Frozen):
     """A model of transforms whose prior is in integers.
@@ -103,6 +99,7 @@ class FrozenTransform(Frozen):
         self.model = model.requires_grad_(False).eval()
         self.integers, self.tables = integers, tables
         self.prior: Prior = IntegerProgram(model.program, integers)
+        self._inputs = _layout(True)
         self._header = dict(header or _header(model))
         self.kind = self._header["kind"]
         self.rates, self.stride = model.rates, model.stride
@@ -165,10 +162,19 @@ class FrozenTransform(Frozen):
 
     def to(self, device: torch.device | str) -> FrozenTransform:
         """Return it on a device; symbols are coded on the CPU."""
-        moved = copy.copy(self)
-        moved.model = copy.deepcopy(self.model).to(device)
-        moved.prior = self.prior.to(device)
-        return moved
+        return self._of(copy.deepcopy(self.model).to(device))
+
+    def laid_out(self, inputs: bool = True, weights: bool = False) -> FrozenTransform:
+        """Return it with another layout of memory.
+
+        Args:
+            inputs: Whether what goes into the transforms is channels-last.
+            weights: Whether their weights are.
+        """
+        layout = _layout(weights)
+        other = self._of(copy.deepcopy(self.model).to(memory_format=layout))
+        other._inputs = _layout(inputs)
+        return other
 
     def floating(self) -> FrozenTransform:
         """Return the same with float networks on the entropy path, as other codecs have them.
@@ -178,6 +184,16 @@ class FrozenTransform(Frozen):
         other = copy.copy(self)
         other.prior = FloatProgram(self.model, self.integers)
         other.identity = hashlib.sha256(b"floating" + self.identity).digest()[:8]
+        return other
+
+    def _of(self, model: TransformModel) -> FrozenTransform:
+        """Return the same with another copy of its model."""
+        other = copy.copy(self)
+        other.model = model
+        if isinstance(self.prior, FloatProgram):
+            other.prior = FloatProgram(model, self.integers)
+        else:
+            other.prior = IntegerProgram(model.program, self.integers, other._device)
         return other
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -205,7 +221,7 @@ class FrozenTransform(Frozen):
             integers = Integers.restore(model.program, _below("prior.", tensors))
             arrays = {name: each.numpy() for name, each in _below("tables.", tensors).items()}
             return cls(model, integers, Tables.restore(arrays), header)
-        except (KeyError, ValueError) as error:
+        except (LookupError, RuntimeError, ValueError, RunFailed) as error:
             told = str(error).splitlines()[0]
             raise UserError(f"{kind}: {told}; a damaged model, freeze it again") from error
 
@@ -241,14 +257,15 @@ class FrozenTransform(Frozen):
 
     def _coefficients(self, group: str, latents: Tensor, rate: int) -> Tensor:
         gain = self._gain(group, rate)
-        return latents[None].to(gain.device, torch.float32) / (gain * FRACTION)
+        decoded = latents[None].to(gain.device, torch.float32) / (gain * FRACTION)
+        return decoded.contiguous(memory_format=self._inputs)
 
     def _gain(self, group: str, rate: int) -> Float[Tensor, "1 channel 1 1"]:
         gain = self.integers.gains[group].gain(rate)
         return gain.to(self._device).view(1, -1, 1, 1)
 
     def _pixels(self, pixels: Tensor) -> Float[Tensor, "1 colour height width"]:
-        x = pixels[None].to(self._device).contiguous(memory_format=torch.channels_last)
+        x = pixels[None].to(self._device).contiguous(memory_format=self._inputs)
         return x.float() / 255
 
     def _rate(self, rate: int) -> Tensor:
@@ -305,10 +322,6 @@ class FloatProgram:
 
         self.model.program(height, width, which, rounded)
         return latents
-
-    def to(self, device: torch.device | str) -> FloatProgram:
-        """Return it on a device."""
-        return FloatProgram(copy.deepcopy(self.model).to(device), self.integers)
 
 
 @dataclass(eq=False)
@@ -455,6 +468,10 @@ def _inner(x: Tensor, halo: Halo, height: int) -> Tensor:
     rows = slice(halo.top // stride, x.shape[2] - halo.bottom // stride)
     columns = slice(halo.left // stride, x.shape[3] - halo.right // stride)
     return x[:, :, rows, columns]
+
+
+def _layout(channels_last: bool) -> torch.memory_format:
+    return torch.channels_last if channels_last else torch.contiguous_format
 
 
 def _table(index: Tensor) -> np.ndarray:

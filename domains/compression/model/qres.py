@@ -109,7 +109,6 @@ class QResVAE(TransformModel):
         gains = {group.name: _gain(group, rates) for group in groups}
         widths, stages = options.widths, range(len(options.widths))
         super().__init__(rates, _stride(stages[-1]), _program(options, groups), gains)
-        self.options = options
         self.groups, self.blocks = {group.name: group for group in groups}, options.blocks
         self.options = options
         latents = [sum(blocks) for blocks in options.latents]

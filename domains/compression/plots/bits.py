@@ -49,7 +49,8 @@ def draw_bits(qualities: Sequence[int], bits: Mapping[str, Sequence[float]], n: 
     return Plot(
         figure=figure_of(axes),
         caption="Bits per pixel of each group of latents by the frozen tables, in coding order "
-        f"from below, and their shares; mean of {n} test pictures. At quality {qualities[0]} "
+        f"from below, and their shares; mean of {n} test "
+        f"picture{'s' * (n != 1)}. At quality {qualities[0]} "
         f"{ends[0]}, at {qualities[-1]} {ends[1]} takes most.",
     )
 

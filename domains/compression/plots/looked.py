@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -20,6 +20,7 @@ from domains.compression.model import ImageModel, codec
 from domains.compression.model.base import TransformModel
 from domains.compression.model.codec import Encoded, Request
 from domains.compression.model.frozen import Frozen
+from domains.compression.model.proof import Proof, prove
 from domains.compression.model.rates import index_of
 from domains.compression.plots.crops import Shown
 from domains.compression.plots.drawing import spread
@@ -28,6 +29,7 @@ QUALITIES = (0, 8, 16, 24, 32, 40, 48, 56, 63)
 MIDDLE = 24  # quality that pictures are shown at: where codecs still differ to the eye
 MOST_PICTURES = 4  # behind the bits of groups
 MOST_SHOWN = 3
+PROVED, PROVED_SIDE = 2, 256  # pictures and their sides, for the exactness
 MOST_COMPARED = 3  # codecs beside the model
 
 Named = tuple[str, Picture]
@@ -103,6 +105,12 @@ class Looked:
             gains = {name: self.model.log_gain(name, rates)[:, :, 0, 0] for name in groups}
         return {name: (-gain).exp().cpu() for name, gain in gains.items()}
 
+    @cached_property
+    def proof(self) -> Proof:
+        """What the settings of this machine make of each other's streams."""
+        parts = [_middle(picture, PROVED_SIDE) for _, picture in self.some(PROVED)]
+        return prove(self.frozen, parts)
+
     def side_by_side(self, named: Named) -> list[Shown]:
         """A picture by the model, and by each baseline at the nearest size of file."""
         name, picture = named
@@ -125,6 +133,12 @@ class Looked:
             if (point.codec, point.picture) == (baseline, name)
         }
         return min(sizes, key=lambda quality: abs(sizes[quality] - size))
+
+
+def _middle(picture: Picture, side: int) -> Picture:
+    """The middle of a picture, or all of a smaller one."""
+    top, left = (max(0, (size - side) // 2) for size in picture.pixels.shape[1:])
+    return replace(picture, pixels=picture.pixels[:, top : top + side, left : left + side])
 
 
 def _shares(encoded: Encoded, picture: Picture) -> Mapping[str, float]:

@@ -15,6 +15,7 @@ from domains.compression.model import ImageModel
 from domains.compression.plots.bits import draw_bits, draw_rate_map
 from domains.compression.plots.crops import draw_crops
 from domains.compression.plots.curves import Curve, draw_curves
+from domains.compression.plots.exactness import draw_exactness
 from domains.compression.plots.gains import draw_gains
 from domains.compression.plots.looked import MIDDLE, MOST_PICTURES, MOST_SHOWN, QUALITIES, Looked
 from domains.compression.plots.published import PUBLISHED, is_kodak
@@ -41,6 +42,7 @@ def _drawn(looked: Looked) -> Iterator[tuple[str, Plot]]:
         yield "rate-map", draw_rate_map(picture.pixels, rate_map, name, MIDDLE)
     if looked.steps is not None:
         yield "gains", draw_gains(looked.steps, QUALITIES)
+    yield "exactness", draw_exactness(looked.proof)
 
 
 def _curves(looked: Looked) -> Plot:
