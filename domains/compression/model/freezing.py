@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int32, UInt8
 from torch import Tensor, nn
+from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from core.runtime.errors import RunFailed, UserError
 from core.runtime.files import json_bytes
@@ -171,8 +172,8 @@ class FrozenTransform(Frozen):
             inputs: Whether what goes into the transforms is channels-last.
             weights: Whether their weights are.
         """
-        layout = _layout(weights)
-        other = self._of(copy.deepcopy(self.model).to(memory_format=layout))
+        model = convert_conv2d_weight_memory_format(copy.deepcopy(self.model), _layout(weights))
+        other = self._of(model)
         other._inputs = _layout(inputs)
         return other
 

@@ -74,7 +74,9 @@ def refine(
         raise ValueError(f"refine: effort {effort}; allowed are 0 to {max(STEPS)}")
     with torch.inference_mode(False), torch.enable_grad():
         own = {name: feature.detach().clone() for name, feature in features.items()}
-        picture = _Picture(model, pixels.detach().clone(), own, torch.tensor([rate], device=pixels.device))
+        picture = _Picture(
+            model, pixels.detach().clone(), own, torch.tensor([rate], device=pixels.device)
+        )
         plain = _plain(picture)
         return plain.latents if effort == 0 else _anneal(picture, plain, STEPS[effort], seed)
 
