@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "$(PYTHON) is $$($(PYTHON) -V 2>&1); 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[graph,series,compression,compression-jxl,flows,test,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[graph,series,compression,compression-jxl,mri,flows,test,dev]'
 	@$(BIN)/python -c "$$REPAIR"
 	@touch $@
 

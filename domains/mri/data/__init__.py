@@ -1,0 +1,1 @@
+"""Volumes and k-space → scans with known sampling; masks, coils, simulation, file formats."""

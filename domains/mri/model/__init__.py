@@ -1,0 +1,1 @@
+"""Physics, coil maps, classical reconstructions and unrolled networks."""
