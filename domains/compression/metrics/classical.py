@@ -33,6 +33,8 @@ FEATURES: Mapping[str, str] = {
     "jpeg": "jpg", "webp": "webp", "avif": "avif", "jpeg2000": "jpg_2000",
 }  # fmt: skip
 JXL_EFFORT = 7
+GRADUAL = ("jpeg2000", "jxl")  # whose quality is no whole number
+TRIALS = 7  # what it takes to tell 100 qualities apart
 
 # Quality of JPEG, WebP and AVIF, PSNR of JPEG 2000, distance of JPEG XL; lowest rate first.
 QUALITIES: Mapping[str, tuple[float, ...]] = {
@@ -92,6 +94,31 @@ def encode(codec: Baseline, pixels: Pixels, quality: float) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, kind, **options, **asked)
     return buffer.getvalue()
+
+
+def of_size(codec: Baseline, pixels: Pixels, size: int) -> bytes:
+    """Return the file of a picture that comes nearest to a size, by bisection of the quality.
+
+    Args:
+        codec: Its name.
+        pixels: The picture.
+        size: Bytes; one that no quality of `QUALITIES` spans gives the file of the nearer end.
+
+    Raises:
+        UserError: If JPEG XL's library is not installed.
+    """
+    small, large = QUALITIES[codec][0], QUALITIES[codec][-1]
+    found = [encode(codec, pixels, quality) for quality in (small, large)]
+    for _ in range(TRIALS):
+        quality = (small + large) / 2 if codec in GRADUAL else (small + large) // 2
+        if quality in (small, large):
+            break
+        found.append(encode(codec, pixels, quality))
+        if len(found[-1]) < size:
+            small = quality
+        else:
+            large = quality
+    return min(found, key=lambda data: abs(len(data) - size))
 
 
 def decode(codec: Baseline, data: bytes) -> Pixels:

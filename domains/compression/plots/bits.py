@@ -20,6 +20,7 @@ HEAT = LinearSegmentedColormap.from_list(
     "heat", [to_rgba(COLOURS[4], 0), to_rgba(COLOURS[1], 0.75), to_rgba("#b3261e", 0.95)]
 )
 MOST_PIXELS = 480  # of a side of the picture under the map
+PALE = 0.5  # contrast that the picture keeps under the map, so that dark parts do not hide it
 HIGHEST = 99.5  # percentile of a block's bits that is the end of the scale
 
 
@@ -34,10 +35,9 @@ def draw_bits(qualities: Sequence[int], bits: Mapping[str, Sequence[float]], n: 
     axes = panels(1, 2, height=2.3)
     values = np.array([*bits.values()])
     shares = 100 * values / np.maximum(values.sum(0), 1e-12)
-    colours = [COLOURS[place % len(COLOURS)] for place in range(len(bits))]
+    colours = [_shade(place) for place in range(len(bits))]
     for panel, stacked in zip(axes[0], (values, shares), strict=True):
-        panel.stackplot(qualities, stacked, labels=[*bits], colors=colours, alpha=0.85,
-                        linewidth=0)  # fmt: skip
+        panel.stackplot(qualities, stacked, labels=[*bits], colors=colours, linewidth=0)
         panel.set(xlabel="quality", xlim=(min(qualities), max(qualities)))
         panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         panel.set_ylim(bottom=0)
@@ -73,7 +73,8 @@ def draw_rate_map(
     across = width >= height
     axes = panels(*((2, 1) if across else (1, 2)), height=_height(height, width, across))
     small = reduced(pixels, MOST_PIXELS)
-    grey = small.double().mean(0, keepdim=True).round().to(torch.uint8).expand(3, -1, -1)
+    grey = PALE * small.double().mean(0, keepdim=True) + (1 - PALE) * 255
+    grey = grey.round().to(torch.uint8).expand(3, -1, -1)
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
     show_picture(axes.flat[0], small, extent=extent)
     show_picture(axes.flat[1], grey, extent=extent)
@@ -92,10 +93,16 @@ def draw_rate_map(
     tenth = np.sort(bits.ravel())[::-1][: max(1, bits.size // 10)].sum() / max(bits.sum(), 1e-12)
     return Plot(
         figure=figure_of(axes),
-        caption=f"{name} at quality {quality}, and over it where its "
-        f"{number(round(float(bits.sum()) / 8))} bytes go: {100 * tenth:.0f} % of them to the "
-        "dearest tenth of the blocks.",
+        caption=f"{name} at quality {quality}, and over it where the "
+        f"{number(round(float(bits.sum()) / 8))} bytes of its latents go: {100 * tenth:.0f} % of "
+        "them to the dearest tenth of the blocks.",
     )
+
+
+def _shade(place: int) -> tuple[str, float]:
+    """Of a group, in coding order; those beyond the last colour are the first ones, paler."""
+    again, colour = divmod(place, len(COLOURS))
+    return COLOURS[colour], 0.85 / (1 + again)
 
 
 def _dearest(bits: Mapping[str, Sequence[float]], place: int) -> str:

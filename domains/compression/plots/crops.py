@@ -12,6 +12,7 @@ from core.contract import Plot
 from domains.compression.plots.drawing import figure_of, panels, show_picture
 
 SIDE = 112
+WIDTH = 6.4  # inches
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,19 +40,19 @@ def draw_crops(pictures: Sequence[tuple[str, Tensor, Sequence[Shown]]], side: in
         side: Of the part, in pixels.
     """
     columns = 1 + max(len(shown) for _, _, shown in pictures)
-    axes = panels(len(pictures), columns, height=6.4 / columns + 0.3, width=6.4)
+    axes = panels(len(pictures), columns, height=WIDTH / columns + 0.22, width=WIDTH)
     for line, (name, pixels, shown) in zip(axes, pictures, strict=True):
         top, left = busiest(pixels, side)
         part = (slice(None), slice(top, top + side), slice(left, left + side))
-        show_picture(line[0], pixels[part], f"{name}\n24 bpp")
+        show_picture(line[0], pixels[part], f"{name}\noriginal")
         for panel, each in zip(line[1:], shown, strict=True):
             numbers = f"{each.bpp:.3f} bpp, {each.psnr_db:.2f} dB"
             show_picture(panel, each.pixels[part], f"{each.codec}\n{numbers}")
     return Plot(
         figure=figure_of(axes),
         caption=f"The busiest {side} × {side} pixels of test pictures: the original, then each "
-        "codec at the quality whose whole file comes nearest to the size of the first one's. PSNR "
-        "is that of the whole picture; how it is judged by eye is another matter.",
+        "codec at the quality whose whole file comes nearest to the size of the first one's. "
+        "Rate and PSNR are those of the whole picture; a PSNR is not how it looks.",
     )
 
 

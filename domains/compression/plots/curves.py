@@ -14,7 +14,7 @@ from core.contract import Plot
 from core.runtime.figures import GREY
 from domains.compression.plots.drawing import colours_of, figure_of, panels
 
-DASHES = ((4, 1.5), (1.5, 1.5), (6, 1.5, 1.5, 1.5), (3, 1, 1, 1, 1, 1))
+DASHES = ((4, 1.5), (1, 1.5), (5, 1.5, 1, 1.5), (10, 2.5))
 ROOM = 1.25  # how much more than the largest measured rate of the first codec is shown
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 from core.runtime.figures import COLOURS, GREY
 
 Grid = NDArray[Any]  # of Axes
+Side = Literal["left", "right"]
 WIDTH = 4.4  # inches; a phone shows it at its full width
 OWN = COLOURS[0]
 CODECS = {
@@ -78,22 +79,23 @@ def bare(axes: Axes) -> None:
     axes.spines[:].set_visible(False)
 
 
-def table(axes: Axes, head: list[str], rows: list[list[str]], places: list[float]) -> None:
-    """Write a table; the first column is flush left, the others are flush right.
+def table(
+    axes: Axes, head: Sequence[str], rows: Sequence[Sequence[str]], places: Mapping[float, Side]
+) -> None:
+    """Write a table.
 
     Args:
         axes: Where.
         head: Of the columns.
         rows: Of cells.
-        places: Where each column stands, 0 to 1.
+        places: Where each column stands, 0 to 1, and which side of its cells is there.
     """
     axes.set(xlim=(0, 1), ylim=(len(rows) + 0.6, -0.6))
     axes.set_axis_off()
-    for number, row in enumerate([head, *rows]):
-        colour: dict[str, Any] = {"color": GREY} if number == 0 else {}
-        for column, (place, cell) in enumerate(zip(places, row, strict=True)):
-            side = "left" if column == 0 else "right"
-            axes.text(place, number, cell, ha=side, va="center", fontsize=8, **colour)
+    for line, row in enumerate([head, *rows]):
+        colour: dict[str, Any] = {"color": GREY} if line == 0 else {}
+        for (place, side), cell in zip(places.items(), row, strict=True):
+            axes.text(place, line, cell, ha=side, va="center", fontsize=7, **colour)
 
 
 def spread(count: int, most: int) -> list[int]:

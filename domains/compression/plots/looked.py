@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from domains.compression import data
-from domains.compression.config import Baseline, Config
+from domains.compression.config import Config
 from domains.compression.data import Picture
 from domains.compression.metrics import Point, classical, psnr, rd
-from domains.compression.metrics.evaluation import CALIBRATION
+from domains.compression.metrics.evaluation import CALIBRATION, PROVED, middle
 from domains.compression.model import ImageModel, codec
 from domains.compression.model.base import TransformModel
 from domains.compression.model.codec import Encoded, Request
@@ -29,7 +29,6 @@ QUALITIES = (0, 8, 16, 24, 32, 40, 48, 56, 63)
 MIDDLE = 24  # quality that pictures are shown at: where codecs still differ to the eye
 MOST_PICTURES = 4  # behind the bits of groups
 MOST_SHOWN = 3
-PROVED, PROVED_SIDE = 2, 256  # pictures and their sides, for the exactness
 MOST_COMPARED = 3  # codecs beside the model
 
 Named = tuple[str, Picture]
@@ -108,37 +107,19 @@ class Looked:
     @cached_property
     def proof(self) -> Proof:
         """What the settings of this machine make of each other's streams."""
-        parts = [_middle(picture, PROVED_SIDE) for _, picture in self.some(PROVED)]
-        return prove(self.frozen, parts)
+        return prove(self.frozen, [middle(picture) for _, picture in self.pictures[:PROVED]])
 
     def side_by_side(self, named: Named) -> list[Shown]:
-        """A picture by the model, and by each baseline at the nearest size of file."""
-        name, picture = named
+        """A picture by the model, and by each baseline at the size of file nearest to it."""
+        _, picture = named
         own = self.encoded(picture)
         decoded = codec.decode(self.frozen, own.data)
         shown = [_shown(self.frozen.kind, picture, decoded.pixels, len(own.data))]
         for baseline in self.config.evaluation.baselines[:MOST_COMPARED]:
-            written = classical.encode(
-                baseline, picture.pixels, self._nearest(baseline, name, len(own.data))
-            )
+            written = classical.of_size(baseline, picture.pixels, len(own.data))
             pixels = classical.decode(baseline, written)
             shown.append(_shown(baseline, picture, pixels, len(written)))
         return shown
-
-    def _nearest(self, baseline: Baseline, name: str, size: int) -> float:
-        """The quality at which a codec's file of a picture comes nearest to a size."""
-        sizes = {
-            point.quality: point.bytes
-            for point in self.points
-            if (point.codec, point.picture) == (baseline, name)
-        }
-        return min(sizes, key=lambda quality: abs(sizes[quality] - size))
-
-
-def _middle(picture: Picture, side: int) -> Picture:
-    """The middle of a picture, or all of a smaller one."""
-    top, left = (max(0, (size - side) // 2) for size in picture.pixels.shape[1:])
-    return replace(picture, pixels=picture.pixels[:, top : top + side, left : left + side])
 
 
 def _shares(encoded: Encoded, picture: Picture) -> Mapping[str, float]:

@@ -9,6 +9,7 @@ from core.contract import Plot
 from core.runtime.figures import style
 from core.runtime.wording import number
 from domains.compression.config import Config
+from domains.compression.data import load
 from domains.compression.metrics import Curve as Measured
 from domains.compression.metrics import curves_of, saving
 from domains.compression.model import ImageModel
@@ -18,6 +19,7 @@ from domains.compression.plots.curves import Curve, draw_curves
 from domains.compression.plots.exactness import draw_exactness
 from domains.compression.plots.gains import draw_gains
 from domains.compression.plots.looked import MIDDLE, MOST_PICTURES, MOST_SHOWN, QUALITIES, Looked
+from domains.compression.plots.photographs import draw_photographs
 from domains.compression.plots.published import PUBLISHED, is_kodak
 
 
@@ -43,6 +45,7 @@ def _drawn(looked: Looked) -> Iterator[tuple[str, Plot]]:
     if looked.steps is not None:
         yield "gains", draw_gains(looked.steps, QUALITIES)
     yield "exactness", draw_exactness(looked.proof)
+    yield "photographs", draw_photographs(load(looked.folder).entries)
 
 
 def _curves(looked: Looked) -> Plot:
@@ -73,7 +76,11 @@ def _savings(measured: Sequence[Measured]) -> str:
             said.append(f"{other.codec} n/a (too few points at a PSNR of both)")
         else:
             span = f"{found.low_db:.1f} to {found.high_db:.1f} dB"
-            said.append(f"{other.codec} {number(found.percent, 1)} % ({span})")
+            said.append(f"{other.codec} {_signed(found.percent)} % ({span})")
     if not said:
         return ""
     return f"Rate of {own.codec} at equal PSNR (Bjøntegaard) against {'; '.join(said)}."
+
+
+def _signed(percent: float) -> str:
+    return ("+" if percent > 0 else "") + number(percent, 1)
