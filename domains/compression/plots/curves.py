@@ -49,8 +49,9 @@ def draw_curves(curves: Sequence[Curve], caption: str) -> Plot:
     _panel(axes[0, 0], curves, "psnr_db", "PSNR, dB")
     if similar:
         _panel(axes[1, 0], curves, "ms_ssim_db", "MS-SSIM, dB")
+    columns = 2 if any(curve.published for curve in curves) else 3  # of the longer names
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure_of(axes).legend(handles, labels, loc="outside upper left", ncols=3)
+    figure_of(axes).legend(handles, labels, loc="outside upper left", ncols=columns)
     return Plot(figure=figure_of(axes), caption=caption)
 
 
