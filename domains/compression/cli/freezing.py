@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from core.runtime.errors import RunFailed
-from core.runtime.folder import say
+from core.runtime.folder import refuse_existing, say
 from core.runtime.wording import number
 from domains.compression import data
 from domains.compression.cli.opened import open_run
 from domains.compression.cli.provenance import frozen_of
-from domains.compression.data import Picture
 from domains.compression.model import store
 from domains.compression.model.frozen import Frozen
-from domains.compression.model.proof import FLOATS, INTEGERS, Proof, prove
-
-PROVED, SIDE = 4, 512  # test pictures that the proof encodes, and of how many pixels a side
+from domains.compression.model.proof import FLOATS, INTEGERS, PROVED, Proof, middle, prove
 
 
 def freeze(run: str, runs: Path, out: Path, force: bool) -> dict[str, Any]:
@@ -36,20 +32,17 @@ def freeze(run: str, runs: Path, out: Path, force: bool) -> dict[str, Any]:
     Raises:
         RunFailed: If a setting reads other latents than another wrote.
     """
+    refuse_existing(out, force)
     trained = open_run(run, runs)
     frozen = frozen_of(trained.config, trained.data, trained.model)
     pictures = data.test_pictures(trained.config, trained.data)[:PROVED]
     say(f"freeze: proving it on {len(pictures)} test picture{'s' * (len(pictures) != 1)}")
-    proof = prove(frozen, [_part(picture) for _, picture in pictures])
+    proof = prove(frozen, [middle(picture) for _, picture in pictures])
     if not proof.exact:
         raise RunFailed(f"{trained.run}: not exact, nothing was written; {_failed(proof)}")
     store.save(frozen, out, force)
     say(f"wrote {out}")
     return described(frozen, proof) | {"out": str(out), "bytes": out.stat().st_size}
-
-
-def _part(picture: Picture) -> Picture:
-    return replace(picture, pixels=picture.pixels[:, :SIDE, :SIDE])
 
 
 def _failed(proof: Proof) -> str:

@@ -18,18 +18,16 @@ from core.runtime.statistics import Interval, bootstrap_interval
 from core.variational.diagnostics import looking_at
 from domains.compression.config import Config, Rates
 from domains.compression.data import examples, load, test_pictures
-from domains.compression.data.records import Picture
 from domains.compression.metrics import classical
 from domains.compression.metrics.bd_rate import bd_rate
 from domains.compression.metrics.curves import Curve, Point, curves_of, saving
 from domains.compression.metrics.rd import measure
 from domains.compression.model.base import ImageModel
-from domains.compression.model.proof import FLOATS, INTEGERS, Proof, prove
+from domains.compression.model.proof import FLOATS, INTEGERS, PROVED, Proof, middle, prove
 from domains.compression.model.rates import index_of, price
 
 CALIBRATION = 64  # train crops that show the ranges of the prior's networks
 FEWEST = 3  # pictures for an interval
-PROVED, PROVED_SIDE = 2, 256  # pictures that every setting writes and reads; of their middle
 SAVED = "Rate at equal PSNR"
 FILES = "Files at each quality"
 KEPT = "Whether files are what the model says"
@@ -47,13 +45,6 @@ def metrics(config: Config, folder: Path, model: ImageModel) -> Mapping[str, Met
         points = measure(frozen, pictures, options.qualities, options.baselines, options.effort)
         found = Evaluated(config, tuple(points)).all()
         return found | exactness(prove(frozen, [middle(each) for _, each in pictures[:PROVED]]))
-
-
-def middle(picture: Picture) -> Picture:
-    """Return the middle of a picture, of sides up to 256."""
-    height, width = (min(side, PROVED_SIDE) for side in (picture.height, picture.width))
-    top, left = (picture.height - height) // 2, (picture.width - width) // 2
-    return Picture(pixels=picture.pixels[:, top : top + height, left : left + width].contiguous())
 
 
 def exactness(proof: Proof) -> dict[str, Metric]:

@@ -21,11 +21,12 @@ from domains.compression.data.records import Picture
 from domains.compression.model.base import padded
 from domains.compression.model.errors import CorruptBitstream
 from domains.compression.model.freezing import FrozenTransform
-from domains.compression.model.frozen import Coded, Frozen
+from domains.compression.model.frozen import Coded, Frozen, Latents
 from domains.compression.model.rates import LAST, MIDDLE
 
 INTEGERS, FLOATS = "integers", "floats"
 RATES = (LAST // 4, MIDDLE + LAST // 4)
+PROVED, PROVED_SIDE = 4, 256  # pictures that a model is proved on; of their middle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,13 +110,20 @@ def settings() -> tuple[Setting, ...]:
     found = (
         Setting("1 thread", lambda: _threads(1)),
         Setting("2 threads", lambda: _threads(2)),
-        Setting("oneDNN off", lambda: torch.backends.mkldnn.flags(enabled=False)),
+        Setting("oneDNN off", _without_onednn),
         Setting("channels_last", changed=_weights_channels_last),
         Setting("contiguous", changed=_inputs_contiguous),
     )
     if not torch.cuda.is_available():
         return found
     return (*found, Setting("cuda", changed=lambda frozen: frozen.to("cuda")))
+
+
+def middle(picture: Picture) -> Picture:
+    """Return the middle of a picture, of sides up to 256."""
+    height, width = (min(side, PROVED_SIDE) for side in (picture.height, picture.width))
+    top, left = (picture.height - height) // 2, (picture.width - width) // 2
+    return Picture(pixels=picture.pixels[:, top : top + height, left : left + width].contiguous())
 
 
 def prove(frozen: Frozen, pictures: Sequence[Picture], rates: Sequence[int] = RATES) -> Proof:
@@ -159,21 +167,46 @@ class _Outcome:
 def _crossed(
     machines: Sequence[tuple[Setting, Frozen]], pixels: Tensor, rate: int
 ) -> list[_Outcome]:
-    """Write one picture under each setting, then read all of them under each."""
-    written: dict[str, tuple[Coded, Tensor]] = {}
+    """Write one picture under each setting, then read all of them under each.
+
+    What several settings wrote alike is read once by each: it would come to the same again.
+    """
+    written: dict[str, int] = {}
+    streams: list[Coded] = []
     for setting, model in machines:
         with setting.holds():
-            coded = model.encode(pixels, rate)
-            written[setting.name] = coded, model.render(coded.latents, rate)
-    outcomes: list[_Outcome] = []
+            written[setting.name] = _place(model.encode(pixels, rate), streams)
+    read: dict[str, list[bool]] = {}
+    drawn: dict[str, list[Tensor]] = {}
     for setting, model in machines:
         with setting.holds():
-            for name, (coded, drawn) in written.items():
-                identical = _reads(model, coded, pixels, rate)
-                again = model.render(coded.latents, rate)
-                difference = int((again.int() - drawn.int()).abs().max())
-                outcomes.append(_Outcome(name, setting.name, identical, difference))
-    return outcomes
+            read[setting.name] = [_reads(model, coded, pixels, rate) for coded in streams]
+            drawn[setting.name] = [model.render(coded.latents, rate).int() for coded in streams]
+    return [
+        _Outcome(
+            writer,
+            reader,
+            read[reader][stream],
+            int((drawn[reader][stream] - drawn[writer][stream]).abs().max()),
+        )
+        for writer, stream in written.items()
+        for reader in read
+    ]
+
+
+def _place(coded: Coded, streams: list[Coded]) -> int:
+    """Return where among the streams this one is, which it is added to if it is new."""
+    for place, other in enumerate(streams):
+        if other.payload == coded.payload and _same(other.latents, coded.latents):
+            return place
+    streams.append(coded)
+    return len(streams) - 1
+
+
+def _same(some: Latents, others: Latents) -> bool:
+    return some.keys() == others.keys() and all(
+        torch.equal(some[name], others[name]) for name in some
+    )
 
 
 def _reads(model: Frozen, coded: Coded, pixels: Tensor, rate: int) -> bool:
@@ -182,7 +215,7 @@ def _reads(model: Frozen, coded: Coded, pixels: Tensor, rate: int) -> bool:
         latents = model.decode(coded.payload, pixels.shape[1], pixels.shape[2], rate)
     except CorruptBitstream:
         return False
-    return all(torch.equal(latents[name], each) for name, each in coded.latents.items())
+    return _same(latents, coded.latents)
 
 
 def _summed(path: str, written: str, read: str, outcomes: Sequence[_Outcome]) -> Pair:
@@ -205,6 +238,16 @@ def _threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _without_onednn() -> Iterator[None]:
+    # Not torch.backends.mkldnn.flags: it sets TF32 as well, which warns where no Intel GPU is.
+    enabled, _, _, precision = torch.backends.mkldnn.set_flags(_enabled=False)
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.set_flags(_enabled=enabled, _fp32_precision=precision)
 
 
 def _weights_channels_last(frozen: Frozen) -> Frozen:

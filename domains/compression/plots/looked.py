@@ -15,12 +15,12 @@ from domains.compression import data
 from domains.compression.config import Config
 from domains.compression.data import Picture
 from domains.compression.metrics import Point, classical, psnr, rd
-from domains.compression.metrics.evaluation import CALIBRATION, PROVED, middle
+from domains.compression.metrics.evaluation import CALIBRATION
 from domains.compression.model import ImageModel, codec
 from domains.compression.model.base import TransformModel
 from domains.compression.model.codec import Encoded, Request
 from domains.compression.model.frozen import Frozen
-from domains.compression.model.proof import Proof, prove
+from domains.compression.model.proof import PROVED, Proof, middle, prove
 from domains.compression.model.rates import index_of
 from domains.compression.plots.crops import Shown
 from domains.compression.plots.drawing import spread
