@@ -69,7 +69,7 @@ def model_facts(frozen: Frozen, file: Path) -> dict[str, Any]:
 def text(found: Mapping[str, Any]) -> str:
     """The same in words."""
     lines = _file_lines(found) if found["kind"] == "file" else _model_lines(found)
-    return "\n".join(f"{head + ':':<12}{value}" for head, value in lines)
+    return "\n".join(f"{head + ':' if head else '':<13}{value}" for head, value in lines)
 
 
 def _file_lines(found: Mapping[str, Any]) -> list[tuple[str, str]]:
