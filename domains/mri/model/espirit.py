@@ -23,7 +23,7 @@ def espirit(
     Every patch of the calibration data lies in the row space of the matrix of all of them. In the
     picture that says :math:`W_q s_q = s_q` at each pixel :math:`q` inside the body; :math:`s_q` is
     the first eigenvector of :math:`W_q`, and its eigenvalue is near 1 there and smaller where
-    there is nothing but noise. The phase is that of the first principal coil, so that it is smooth.
+    there is nothing but noise. The phase is that of the first principal coil: it is smooth.
 
     References:
         Uecker et al., "ESPIRiT — an eigenvalue approach to autocalibrating parallel MRI", MRM 71,

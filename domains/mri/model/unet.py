@@ -1,4 +1,4 @@
-"""The U-Net of the field: instance norm, leaky rectifiers, transposed convolutions on the way up."""
+"""The U-Net of the field: instance norm, leaky rectifiers, transposed convolutions upwards."""
 
 from __future__ import annotations
 
