@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -240,8 +241,6 @@ def rd_curve(
         tables: One or more .csv files.
         anchor: Codec that the others are compared with.
     """
-    if not tables:
-        raise UserError("rd-curve: no table given; name one or more .csv files")
     if out is not None:
         require_ending(out, FIGURES[:3])
         free(out, force)
@@ -259,14 +258,20 @@ def names_run(target: str) -> bool:
 
 
 def free(path: Path, force: bool) -> None:
-    """Refuse a file that exists, and a folder in any case.
+    """Refuse a file that exists, a folder in any case, and a place where none can be written.
 
     Raises:
-        UserError: If there is one.
+        UserError: If it is one of these.
     """
     if path.is_dir():
         raise UserError(f"{path}: a folder; name the file to write")
-    folder.refuse_existing(path, force)
+    if path.exists() and not force:
+        raise UserError(f"{path}: exists already; name another file, or --force to replace it")
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if not above.is_dir():
+        raise UserError(f"{path}: {above} is a file, not a folder; name another file to write")
+    if not os.access(above, os.W_OK):
+        raise UserError(f"{path}: no permission to write in {above}; name another file to write")
 
 
 def require_ending(path: Path, endings: tuple[str, ...]) -> None:

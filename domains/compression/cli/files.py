@@ -20,6 +20,8 @@ def read_file(path: Path) -> bytes:
         raise UserError(f"{path}: a folder; expected a .lwc file")
     try:
         return path.read_bytes()
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; expected a .lwc file") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
 

@@ -43,7 +43,7 @@ def open_model(given: str | None, runs: Path) -> Frozen:
         UserError: If there is none there.
     """
     if given is None:
-        return store.load(store.shipped())
+        return _shipped()
     path = Path(given)
     if path.is_file() or path.suffix == ".safetensors":
         return store.load(path)
@@ -52,6 +52,16 @@ def open_model(given: str | None, runs: Path) -> Frozen:
         return store.load(kept)
     trained = open_run(given, runs)
     return frozen_of(trained.config, trained.data, trained.model)
+
+
+def _shipped() -> Frozen:
+    path = store.shipped()
+    if not path.is_file():
+        raise UserError(
+            f"--model: no model was given, and this installation has none ({path.name} is "
+            "missing); install latentworks again, or give a .safetensors file or a run"
+        )
+    return store.load(path)
 
 
 def open_run(reference: str, runs: Path) -> Trained:

@@ -367,7 +367,7 @@ def _side(frozen: Frozen, tile: int | None) -> int:
     if tile < stride or tile % stride:
         down = max(tile // stride, 1) * stride
         raise UserError(
-            f"tile: got {tile}, expected a multiple of {stride}, the stride of this model; "
+            f"--tile: got {tile}, expected a multiple of {stride}, the stride of this model; "
             f"take {down} or {down + stride}"
         )
     return tile
@@ -407,7 +407,7 @@ def _level(frozen: Frozen, level: int | None) -> int | None:
     """Return how many levels are to be read, or nothing for all."""
     count = len(frozen.levels)
     if level is not None and not 1 <= level <= count:
-        raise UserError(f"level: got {level}, expected 1 to {count}: {', '.join(frozen.levels)}")
+        raise UserError(f"--level: got {level}, expected 1 to {count}: {', '.join(frozen.levels)}")
     return None if level == count else level
 
 
@@ -421,7 +421,7 @@ def _part(
     rows, columns = header.grid
     if not (0 <= tile[0] < rows and 0 <= tile[1] < columns):
         raise UserError(
-            f"tile: got {tile[0]},{tile[1]}, expected rows 0 to {rows - 1} and columns 0 to "
+            f"--tile: got {tile[0]},{tile[1]}, expected rows 0 to {rows - 1} and columns 0 to "
             f"{columns - 1}"
         )
     return grid.inner(tile) & whole, [tile], grid.touching(grid.outer(tile))
