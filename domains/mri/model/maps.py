@@ -89,8 +89,8 @@ def low_resolution(
     window[_middle(height, box[0]), _middle(width, box[1])] = inner
     pictures = fourier((height, width), (-2, -1)).adjoint(kspace * window)
     squares = pictures.abs().square().sum(1, keepdim=True)
-    tiny = 1e-12 * squares.amax((-2, -1), keepdim=True).clamp(min=torch.finfo(squares.dtype).tiny)
-    return pictures * torch.rsqrt(squares + tiny)
+    tiny = 1e-12 * squares.amax((-2, -1), keepdim=True)
+    return pictures * torch.rsqrt((squares + tiny).clamp(min=torch.finfo(squares.dtype).tiny))
 
 
 def _middle(size: int, count: int) -> slice:
