@@ -5,14 +5,30 @@ r"""Pictures of magnitude → k-space of several coils with known truth: phase, 
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Complex64, Complex128, Float32
 from torch import Tensor
 
+from core.runtime.errors import UserError
+from core.runtime.order import generator
+from domains.mri.config import Axis, Data
 from domains.mri.data.coils import loops, plane, sensitivities
 from domains.mri.data.fourier import fft2
 from domains.mri.data.records import Affine, Scan
+from domains.mri.data.sources import subject_of
+from domains.mri.data.volumes import (
+    NORMALS,
+    Grid,
+    affine_of,
+    field_of_view,
+    fine_enough,
+    positions,
+    read_volume,
+    slices,
+)
 
 CYCLES = 2  # of the random part of the phase over the field of view
 POWERS = [(row, column) for row in range(4) for column in range(4 - row) if row + column > 0]
@@ -147,6 +163,56 @@ def measured(
         mask: What is sampled.
     """
     return (fft2(maps * truth.unsqueeze(-3)) + drawn) * mask.unsqueeze(-3)
+
+
+def scan_of(
+    path: Path,
+    mask: Bool[Tensor, "height width"],
+    data: Data,
+    snr_db: float,
+    axis: Axis = "axial",
+    seed: int = 0,
+) -> Scan:
+    """Scan the slices of a volume of magnitude along one axis.
+
+    Args:
+        path: Of a NIfTI file.
+        mask: Sampled positions, of as many rows and columns as ``data.size``.
+        data: Settings of matrix, field of view, slices, coils, noise and phase.
+        snr_db: See `deviation_of`.
+        axis: Across which the slices lie.
+        seed: Of coils, phase and noise.
+
+    Raises:
+        UserError: If the file is no volume, or too coarse for the matrix.
+    """
+    volume = read_volume(path)
+    grid = Grid(size=data.size, fov_mm=field_of_view(volume, data.fov_mm))
+    if not fine_enough(volume, axis, grid):
+        raise UserError(
+            f"{path}: voxels of {' x '.join(f'{one:.2g}' for one in volume.spacing_mm)} mm are "
+            f"too coarse for {axis} slices of {data.size} x {data.size} pixels in a field of "
+            f"{grid.fov_mm:.0f} mm; expected none larger than {grid.pixel_mm:.2g} mm; make the "
+            "matrix smaller or the field larger"
+        )
+    where = positions(volume, axis, data.span, data.step)
+    return simulated_scan(
+        np.concatenate(list(slices(volume, axis, where, grid))),
+        mask,
+        name=volume.name,
+        subject=subject_of(volume.name, {}),
+        coils=data.coils,
+        snr_db=snr_db,
+        noise_correlation=data.noise_correlation,
+        phase_rad=data.phase_rad,
+        spacing_mm=(
+            volume.spacing_mm[NORMALS[axis]] * data.step,
+            grid.pixel_mm,
+            grid.pixel_mm,
+        ),
+        random=generator(seed, "scan", volume.name),
+        affine=affine_of(volume, axis, where, grid),
+    )
 
 
 def simulated_scan(

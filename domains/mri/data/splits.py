@@ -121,7 +121,7 @@ def parted(
             kept = kept[_far(kept, before, spacing_mm, data) & _far(kept, after, spacing_mm, data)]
         if not len(kept):
             raise UserError(
-                f"{place}: {len(where)} slices leave none for {part} with data.gap_mm "
+                f"{place}: {len(where)} usable slices leave none for {part} with data.gap_mm "
                 f"{data.gap_mm:g}; expected one at least; make the gap or data.step smaller, or "
                 "add heads"
             )

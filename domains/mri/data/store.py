@@ -114,10 +114,10 @@ class _Writing:
         for subject in dict.fromkeys(one.entry.subject for one in tested):
             own = [one for one in tested if one.entry.subject == subject]
             kept += thinned(own, self.data.test_slices)
-        self._keep(kept)
         self.notes += cutter.notes
         if cutter.blank:
             self.notes.append(f"blank slices left out: {cutter.blank}")
+        self._keep(kept)
         self.save(COILS, _coils(self.data))
 
     def _keep(self, cuts: Sequence[Cut]) -> None:

@@ -193,6 +193,32 @@ def slices(
         yield low_passed(padded, grid.size)
 
 
+def affine_of(
+    volume: Volume, axis: Axis, where: Sequence[int] | NDArray[np.int64], grid: Grid
+) -> NDArray[np.float64]:
+    """Return the affine from (column, row, slice) of slices to millimetres in RAS+.
+
+    Args:
+        volume: The head.
+        axis: Across which the slices lie.
+        where: Indices along the axis, evenly spaced.
+        grid: Positions and field of view.
+    """
+    normal = NORMALS[axis]
+    columns, rows = (place for place in range(3) if place != normal)
+    inside = np.zeros((4, 4))
+    inside[3, 3] = 1
+    for target, source, sign in ((columns, 0, 1), (rows, 1, -1)):
+        has, wants = volume.values.shape[target], _padded(grid, volume.spacing_mm[target])
+        step = wants / grid.size
+        first = wants // 2 - (grid.size // 2) * step + _offset(has, wants)
+        inside[target, source] = sign * step
+        inside[target, 3] = first if sign > 0 else has - 1 - first
+    inside[normal, 2] = where[1] - where[0] if len(where) > 1 else 1
+    inside[normal, 3] = where[0]
+    return volume.affine @ inside
+
+
 def low_passed(pictures: Pictures, size: int) -> Pictures:
     """Keep the middle frequencies of pictures: the same field of view in fewer, larger pixels.
 
@@ -222,6 +248,11 @@ def _plane_mm(volume: Volume, axis: Axis) -> tuple[float, float]:
 
 def _padded(grid: Grid, spacing: float) -> int:
     return round(grid.fov_mm / spacing)
+
+
+def _offset(has: int, wants: int) -> int:
+    """Return the index of a line that becomes the first when it is laid into the middle."""
+    return max(has - wants, 0) // 2 - max(wants - has, 0) // 2
 
 
 def _centred(planes: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
