@@ -94,7 +94,7 @@ def test_the_quick_start_is_two_targets_of_the_makefile() -> None:
     assert {"demo", "test"} <= set(targets)
 
 
-DISTRIBUTION = {"yaml": "pyyaml", "sklearn": "scikit-learn"}
+DISTRIBUTION = {"yaml": "pyyaml", "sklearn": "scikit-learn", "PIL": "pillow"}
 BROUGHT_ALONG = {"pydantic-core": "pydantic", "markupsafe": "jinja2", "cycler": "matplotlib"}
 
 
@@ -105,8 +105,10 @@ def test_what_is_imported_is_declared(package: str) -> None:
     from packaging.requirements import Requirement
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extra = {"core": [], "pipelines": ["flows"]}.get(package, [Path(package).name])
-    groups = [project["dependencies"], *(project["optional-dependencies"][name] for name in extra)]
+    extras, own = project["optional-dependencies"], Path(package).name
+    own = {"core": "none", "pipelines": "flows"}.get(own, own)
+    groups = [extras[name] for name in extras if name == own or name.startswith(f"{own}-")]
+    groups.append(project["dependencies"])
     declared = {Requirement(text).name for group in groups for text in group}
     modules = {name for path in (ROOT / package).rglob("*.py") for name in imported(path)}
     modules -= {"core", "domains", "pipelines", *sys.stdlib_module_names}
