@@ -222,8 +222,8 @@ class FrozenTransform(Frozen):
             integers = Integers.restore(model.program, _below("prior.", tensors))
             arrays = {name: each.numpy() for name, each in _below("tables.", tensors).items()}
             return cls(model, integers, Tables.restore(arrays), header)
-        except (LookupError, RuntimeError, ValueError, RunFailed) as error:
-            told = str(error).splitlines()[0]
+        except (LookupError, RuntimeError, TypeError, ValueError, RunFailed) as error:
+            told = " ".join(line.strip() for line in str(error).splitlines()[:3])
             raise UserError(f"{kind}: {told}; a damaged model, freeze it again") from error
 
     def _digest(self, drawing: frozenset[str]) -> bytes:

@@ -419,10 +419,10 @@ class FrozenMcQuic(Frozen):
             options = MCQ.model_validate(header["options"])
             model = McQuic(options, Rates.model_validate(header["rates"]))
             model.load_state_dict(_below("model.", tensors))
-        except (KeyError, RuntimeError, ValueError) as error:
-            told = str(error).splitlines()[0]
+            arrays = {name: each.numpy() for name, each in _below("tables.", tensors).items()}
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            told = " ".join(line.strip() for line in str(error).splitlines()[:3])
             raise UserError(f"mcq: {told}; a damaged model, freeze it again") from error
-        arrays = {name: each.numpy() for name, each in _below("tables.", tensors).items()}
         groups, codes = options.groups[::-1], options.codes[::-1]
         return cls(model, CodeTables(Tables.restore(arrays), groups, codes))
 

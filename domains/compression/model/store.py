@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -110,7 +111,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         tensors = load_tensors(data)
         length = int.from_bytes(data[:8], "little")
-        text = json.loads(data[8 : 8 + length]).get("__metadata__", {}).get(KEY)
+        text = (json.loads(data[8 : 8 + length]).get("__metadata__") or {}).get(KEY)
     except (SafetensorError, ValueError) as error:
         told = str(error).splitlines()[0]
         raise UserError(f"{path}: no safetensors file, or damaged ({told}); {AGAIN}") from error
@@ -147,18 +148,36 @@ def _require(
 
 def _restored(path: Path, tensors: dict[str, Tensor], header: Mapping[str, Any]) -> Frozen:
     kind = header.get("kind")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         hint = did_you_mean(str(kind), KINDS)
         raise UserError(f"{path}: model.kind: got {kind!r}; allowed are {', '.join(KINDS)}{hint}")
     try:
-        return KINDS[kind].restore(tensors, header)
+        frozen = KINDS[kind].restore(tensors, header)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+    _require_same(path, tensors, frozen.state()[0])
+    return frozen
+
+
+def _require_same(
+    path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> None:
+    """Refuse tensors that the model has no use for, of another type, or that are not finite."""
+    for name, tensor in sorted(tensors.items()):
+        if name not in expected:
+            raise UserError(f"{path}: {name}: unknown; {AGAIN}")
+        if tensor.dtype != expected[name].dtype:
+            raise UserError(
+                f"{path}: {name}: {tensor.dtype}; expected {expected[name].dtype}; {AGAIN}"
+            )
+        if not tensor.isfinite().all():
+            raise UserError(f"{path}: {name}: a value that is not finite; {AGAIN}")
 
 
 def _digest(tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> str:
     digest = hashlib.sha256(json_bytes(content))
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
+        # As bytes: numpy has not all types that a file may hold.
+        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
