@@ -272,7 +272,7 @@ def test_a_file_is_as_long_as_its_tables_and_the_model_say(rate: int) -> None:
     pixels = photograph()
     coded = frozen().encode(pixels, rate)
     bits = sum(coded.bits.values())
-    # The last word may be one of few bits, so that a file can be a byte below its tables.
+    # Zero bytes at the end are not written: by luck a file is a byte below its tables.
     assert -8 < len(coded.payload) * 8 - bits < 40
     evidence = started().evidence(Images(pixels[None], torch.tensor([rate])))
     estimate = sum(float(latent.kl()) for latent in evidence.latents) / math.log(2)
