@@ -49,8 +49,8 @@ def freeze(
     Args:
         run: A run folder, or compression/<name>@latest.
     """
-    require_ending(out, (".safetensors",))
     free(out, force)
+    require_ending(out, (".safetensors",))
     from domains.compression.cli import freezing
 
     found = freezing.freeze(run, runs, out, force)
@@ -210,9 +210,9 @@ def evaluate(
     codecs, places = asked.baselines(baselines), asked.qualities(qualities)
     asked.effort(effort)
     if out is not None:
-        require_ending(out, FIGURES)
         for path in (out, out.with_suffix(".csv")):
             free(path, force)
+        require_ending(out, FIGURES)
     from domains.compression.cli import measured
 
     found = measured.measure(Path(target), model, runs, codecs, places, effort)
@@ -242,8 +242,8 @@ def rd_curve(
         anchor: Codec that the others are compared with.
     """
     if out is not None:
-        require_ending(out, FIGURES[:3])
         free(out, force)
+        require_ending(out, FIGURES[:3])
     from domains.compression.cli import tables as read
 
     found = read.compare(tables, anchor)
@@ -281,7 +281,8 @@ def require_ending(path: Path, endings: tuple[str, ...]) -> None:
         UserError: If its name ends otherwise.
     """
     if path.suffix not in endings:
-        raise UserError(f"{path}: ends in {path.suffix!r}; expected {', '.join(endings)}")
+        given = f"ends in {path.suffix!r}" if path.suffix else "has no ending"
+        raise UserError(f"{path}: {given}; expected {', '.join(endings)}")
 
 
 VERBS = {

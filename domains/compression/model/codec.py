@@ -419,6 +419,8 @@ def _part(
     if tile is None:
         return whole, grid.places, grid.places
     rows, columns = header.grid
+    if rows * columns == 1 and tile != (0, 0):
+        raise UserError(f"--tile: got {tile[0]},{tile[1]}; the whole picture is one tile, 0,0")
     if not (0 <= tile[0] < rows and 0 <= tile[1] < columns):
         raise UserError(
             f"--tile: got {tile[0]},{tile[1]}, expected rows 0 to {rows - 1} and columns 0 to "

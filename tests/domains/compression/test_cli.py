@@ -107,6 +107,14 @@ def test_a_picture_goes_through_encode_info_verify_and_decode(
     assert psnr_db(place / "picture.png", out) > 28
 
 
+def test_the_model_that_ships_is_used_if_none_is_named(place: Path, tmp_path: Path) -> None:
+    file, out = tmp_path / "p.lwc", tmp_path / "p.png"
+    assert latentworks("encode", place / "picture.png", file, "--quality", 63) == 0
+    assert container.read_header(file.read_bytes()).model == store.load(store.shipped()).identity
+    assert latentworks("decode", file, out) == 0
+    assert psnr_db(place / "picture.png", out) > 35
+
+
 def test_more_quality_is_more_bytes_and_a_better_picture(
     place: Path, tmp_path: Path, run: Callable[..., dict[str, Any]]
 ) -> None:
@@ -461,7 +469,7 @@ BAD = [
     ((*DECODE, "--level", "0"), "--level: got 0, expected at least 1"),
     ((*DECODE, "--level", "4"), "--level: got 4, expected 1 to 3: z, y1, y2"),
     ((*DECODE, "--tile", "1"), "--tile: got '1', expected row,column"),
-    ((*DECODE, "--tile", "0,1"), "--tile: got 0,1, expected rows 0 to 0 and columns 0 to 0"),
+    ((*DECODE, "--tile", "0,1"), "--tile: got 0,1; the whole picture is one tile"),
     (("encode", "{picture}"), "OUT"),
     (("encode", "{picture}", "{out}.lwc", "--qualty", "9"), "--qualty"),
     # Models
@@ -480,7 +488,8 @@ BAD = [
      "first run: latentworks compression train"),
     (("freeze", "{here}/norun", "--out", "{out}.safetensors"), "norun: no run here"),
     (("freeze", "{place}/run", "--out", "{out}.pt"), "x.pt: ends in '.pt'; expected .safetensors"),
-    (("freeze", "{place}/run", "--out", "{here}"), "ends in ''"),
+    (("freeze", "{place}/run", "--out", "{here}"), ": a folder; name the file to write"),
+    (("freeze", "{place}/run", "--out", "{out}"), "x: has no ending; expected .safetensors"),
     (("freeze", "{place}/run"), "--out"),
     # Folders of pictures
     (("evaluate", "{here}/void", *MODEL), "void: no picture in this folder"),
