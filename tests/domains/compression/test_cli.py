@@ -112,7 +112,7 @@ def test_the_model_that_ships_is_used_if_none_is_named(place: Path, tmp_path: Pa
     assert latentworks("encode", place / "picture.png", file, "--quality", 63) == 0
     assert container.read_header(file.read_bytes()).model == store.load(store.shipped()).identity
     assert latentworks("decode", file, out) == 0
-    assert psnr_db(place / "picture.png", out) > 35
+    assert psnr_db(place / "picture.png", out) > 31
 
 
 def test_more_quality_is_more_bytes_and_a_better_picture(
