@@ -54,7 +54,9 @@ def loops(coils: int, random: np.random.Generator) -> Loops:
     )
 
 
-def loop_field(offset: Vectors, normal: Vectors, radius: float, wire: float = WIRE) -> Vectors:
+def loop_field(
+    offset: Vectors, normal: Float64[np.ndarray, 3], radius: float, wire: float = WIRE
+) -> Vectors:
     r"""Return the magnetic field of a circular loop of current, in units of :math:`\mu_0 I`.
 
     With the distance :math:`\rho` from the axis, the height :math:`z` over the plane of the loop,

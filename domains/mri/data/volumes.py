@@ -219,7 +219,7 @@ def affine_of(
     return volume.affine @ inside
 
 
-def low_passed(pictures: Pictures, size: int) -> Pictures:
+def low_passed(pictures: Pictures, size: int) -> Float32[np.ndarray, "slice row column"]:
     """Keep the middle frequencies of pictures: the same field of view in fewer, larger pixels.
 
     Args:
