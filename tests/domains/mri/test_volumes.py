@@ -86,7 +86,8 @@ def test_the_affine_of_slices_leads_to_the_voxel_that_a_pixel_shows(
     axis: str, size: int, fov: float
 ) -> None:
     place = np.array([22, 19, 24])
-    away = [(np.arange(length) - middle) ** 2.0 for length, middle in zip((41, 40, 46), place)]
+    sides = zip((41, 40, 46), place, strict=True)
+    away = [(np.arange(length) - middle) ** 2.0 for length, middle in sides]
     blob = np.exp(-(away[0][:, None, None] + away[1][:, None] + away[2]) / (2 * 3.0**2))
     affine = np.diag([1.0, 1.0, 1.0, 1.0])
     affine[:3, 3] = [-20.0, 5.0, 7.0]
