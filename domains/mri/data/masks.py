@@ -26,7 +26,7 @@ Random = np.random.Generator
 Chooser = Callable[[Random, Where, int], Where]  # of the positions that are free, so many
 
 HALF_WIDTH = 0.35  # of half a side: where a Gaussian density is half of that in the middle
-SLOPE = 2.0  # of 0 to 30 best for CG-SENSE, wavelets and TV at accelerations 5 and 10 together
+SLOPE = 2.0  # of 0 to 30 best for CG-SENSE, wavelets and TV at R = 5 and 10, on one head
 JAMMED = 0.547  # share of a plane that discs cover once no other fits, put down at random
 SURPLUS = 0.01  # share of positions that may be too many before some are left out at random
 TRIES = 16  # to find the size of discs or the number of turns
