@@ -1,0 +1,1 @@
+"""How good reconstructions are, and what their intervals are worth."""
