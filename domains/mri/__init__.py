@@ -1,1 +1,1 @@
-"""Accelerated MRI: RecurrentVarNet with calibrated uncertainty, beside CG-SENSE, wavelets and TV (Yiasemis et al. 2022)."""
+"""Accelerated MRI by RecurrentVarNet, with calibrated uncertainty (Yiasemis et al.)."""
