@@ -85,7 +85,7 @@ def fitted(array: Tensor, shape: tuple[int, int], value: float = 0.0) -> Tensor:
 
 def resampled(
     pictures: Complex[Tensor, "*batch height width"], shape: tuple[int, int]
-) -> Complex[Tensor, "*batch height width"]:
+) -> Complex[Tensor, "*batch rows columns"]:
     """Return pictures of the same field of view on another grid, by cropping or padding k-space.
 
     A constant keeps its value. A frequency of half the sampling rate, which even sizes have one
@@ -115,8 +115,8 @@ def root_sum_of_squares(
 
 def reduce(
     pictures: Complex[Tensor, "*batch coil height width"],
-    maps: Complex[Tensor, "*batch coil height width"],
-) -> Complex[Tensor, "*batch height width"]:
+    maps: Complex[Tensor, "*maps coil height width"],
+) -> Complex[Tensor, "*all height width"]:
     r"""Combine the coils' pictures to one, :math:`\sum_c \bar S_c x_c`; the adjoint of `expand`.
 
     Where :math:`\sum_c |S_c|^2 = 1` that is also its inverse.
@@ -126,15 +126,15 @@ def reduce(
 
 def expand(
     picture: Complex[Tensor, "*batch height width"],
-    maps: Complex[Tensor, "*batch coil height width"],
-) -> Complex[Tensor, "*batch coil height width"]:
+    maps: Complex[Tensor, "*maps coil height width"],
+) -> Complex[Tensor, "*all coil height width"]:
     r"""Return what each coil sees of a picture, :math:`S_c x`."""
     return maps * picture.unsqueeze(-3)
 
 
 def sense(
     maps: Complex[Tensor, "*batch coil height width"],
-    mask: Bool[Tensor, "*batch height width"],
+    mask: Bool[Tensor, "*masks rows columns"],
 ) -> LinearOperator:
     r"""Return the measurement of pictures: coils, centred transform, sampling.
 

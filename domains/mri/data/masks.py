@@ -35,7 +35,7 @@ GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 def mask(
-    kind: Sampling, shape: tuple[int, int], acceleration: float, acs: int = 0, seed: int = 0
+    kind: str, shape: tuple[int, int], acceleration: float, acs: int = 0, seed: int = 0
 ) -> BoolOf[Tensor, "height width"]:
     """Return which positions are sampled.
 
@@ -63,7 +63,7 @@ def mask(
             calibration lines.
 
     Example:
-        >>> int(mask("poisson", (60, 50), 4, acs=8).sum())
+        >>> int(mask("poisson", (60, 50), 4.0, acs=8).sum())
         750
     """
     if kind not in KINDS:
@@ -184,7 +184,7 @@ def _poisson(random: Random, free: Where, count: int) -> Where:
     def take(closeness: float) -> Where:
         return _apart(order, (growth / closeness) ** 2)
 
-    return _random(random, _just_enough(take, inside, count, guess, power=2), count)
+    return _random(random, _just_enough(take, inside, count, guess, power=2.0), count)
 
 
 def _radial(random: Random, free: Where, count: int) -> Where:
@@ -219,10 +219,10 @@ def _spiral(random: Random, free: Where, count: int) -> Where:
         return chosen
 
     turns = count / (math.pi * ARMS * max(free.shape) / 2)
-    return _random(random, _just_enough(take, inside, count, turns, power=1), count)
+    return _random(random, _just_enough(take, inside, count, turns, power=1.0), count)
 
 
-KINDS: dict[Sampling, tuple[bool, Chooser]] = {  # whether by lines, and how
+KINDS: dict[str, tuple[bool, Chooser]] = {  # whether by lines, and how
     "equispaced": (True, _equispaced),
     "random": (True, _random),
     "magic": (True, _magic),
