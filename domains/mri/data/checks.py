@@ -246,8 +246,7 @@ def maps_of(path: Path, field: str, array: NDArray[Any], shape: tuple[int, ...])
             "height, width) or (slice, coil, height, width) for the same coils and matrix"
         )
     _check_finite(path, field, array)
-    full = np.broadcast_to(array.astype(np.complex64), shape)
-    return torch.from_numpy(np.ascontiguousarray(full))
+    return torch.from_numpy(np.ascontiguousarray(array, np.complex64)).expand(shape)
 
 
 def covariance_of(

@@ -7,7 +7,7 @@ where that is asked for.
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -137,7 +137,7 @@ def _lengths(path: Path, root: ElementTree.Element, place: str) -> tuple[float, 
 
 
 def _centre(path: Path, root: ElementTree.Element, name: str) -> int | None:
-    found = _number(path, root, f"encoding/encodingLimits/{name}/center", -1)
+    found = _number(path, root, f"encoding/encodingLimits/{name}/center", -1.0)
     return None if found < 0 else int(found)
 
 
@@ -246,7 +246,7 @@ def _add(parent: ElementTree.Element, name: str, value: str | float | int | None
         ElementTree.SubElement(parent, name).text = str(value)
 
 
-def _triple(parent: ElementTree.Element, name: str, values: tuple[float, float, float]) -> None:
+def _triple(parent: ElementTree.Element, name: str, values: Sequence[float | int]) -> None:
     node = ElementTree.SubElement(parent, name)
     for axis, value in zip("xyz", values, strict=True):
         ElementTree.SubElement(node, axis).text = repr(value)

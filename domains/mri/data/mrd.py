@@ -209,7 +209,8 @@ def _gridded(header: Header, readouts: _Readouts, slices: Sequence[Any]) -> NDAr
                 place[:] = 0
             place[:, start : start + samples.shape[1]] += samples
             counts[line] += 1
-        grid /= np.maximum(counts, 1)[:, None, None]
+        with np.errstate(invalid="ignore"):  # what is not finite is told later
+            grid /= np.maximum(counts, 1)[:, None, None]
     return grid
 
 
