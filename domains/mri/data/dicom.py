@@ -135,7 +135,6 @@ def _describe(dataset: Dataset, picture: Reconstruction, words: str) -> None:
     dataset.ScanOptions, dataset.MRAcquisitionType, dataset.EchoTrainLength = "", "", None
     dataset.PatientPosition = ""
     dataset.PositionReferenceIndicator = ""
-    dataset.Laterality = ""
 
 
 def _identify(dataset: Dataset, picture: Reconstruction, keep_phi: bool) -> None:
@@ -204,6 +203,7 @@ def _fill(dataset: Dataset, values: NDArray[np.float32], slope: float) -> None:
     dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = "0", text, "US"
     top = LEVELS * float(text)
     dataset.WindowCenter, dataset.WindowWidth = _short(top / 2), _short(top)
+    dataset.VOILUTFunction = "LINEAR_EXACT"  # others forbid windows narrower than 1
     dataset.PixelData = levels.tobytes()
 
 
