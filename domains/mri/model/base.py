@@ -100,7 +100,7 @@ class Reconstruction(nn.Module):
         return Scan(measured, mask, given, unit)
 
     def evidence(self, batch: Slices, samples: int = 1) -> Evidence:
-        r"""Return :math:`\log p(|x|)` of the true magnitudes, in nats, and what trains the picture.
+        r"""Return :math:`\log p(|x|)` of the true magnitudes, and what trains the picture.
 
         The likelihood trains the scale alone: its gradient on the picture would count sure pixels
         more. The picture is trained by errors and similarity, each times the number of pixels.
@@ -156,7 +156,8 @@ class ScaleHead(nn.Module):
             nn.Conv2d(width, 1, 1),
         )
         last = self.layers[-1]
-        assert isinstance(last, nn.Conv2d) and last.bias is not None
+        assert isinstance(last, nn.Conv2d)
+        assert last.bias is not None
         nn.init.zeros_(last.weight)
         nn.init.constant_(last.bias, -3.5)
 

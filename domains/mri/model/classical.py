@@ -9,26 +9,12 @@ import torch
 from jaxtyping import Bool, Complex64
 from torch import Tensor
 
-from core.variational.inverse import (
-    DataFidelity,
-    LinearOperator,
-    conjugate_gradients,
-    fourier,
-    sampled_fourier,
-    total_variation,
-)
+from core.variational.inverse import DataFidelity, conjugate_gradients, total_variation
+from domains.mri.data.fourier import ifft2, root_sum_of_squares, sense
 
 Classical = Literal["zero-filled", "cg-sense", "wavelet", "tv"]
 ITERATIONS = {"cg-sense": 30, "wavelet": 60, "tv": 100}
 WAVELET, LEVELS = "db2", 3
-
-
-def sense(
-    maps: Complex64[Tensor, "batch coil height width"],
-    mask: Bool[Tensor, "batch height width"],
-) -> LinearOperator:
-    """Return the measurement of pictures of shape ``(batch, height, width)``."""
-    return sampled_fourier(maps, mask[:, None])
 
 
 def scale_of(kspace: Complex64[Tensor, "batch coil height width"]) -> Tensor:
@@ -36,19 +22,14 @@ def scale_of(kspace: Complex64[Tensor, "batch coil height width"]) -> Tensor:
 
     Weights of penalties and networks are of pictures divided by it.
     """
-    pictures = root_sum_of_squares(fourier(tuple(kspace.shape[-2:]), (-2, -1)).adjoint(kspace))
+    pictures = root_sum_of_squares(ifft2(kspace))
     found = torch.quantile(pictures.flatten(1), 0.99, dim=1)
     return torch.where(found > 0, found, 1.0)
 
 
-def root_sum_of_squares(pictures: Complex64[Tensor, "batch coil height width"]) -> Tensor:
-    """Return one magnitude picture from those of the coils."""
-    return pictures.abs().square().sum(1).sqrt()
-
-
 def zero_filled(kspace: Complex64[Tensor, "batch coil height width"]) -> Tensor:
     """Return the root sum of squares of what was sampled."""
-    return root_sum_of_squares(fourier(tuple(kspace.shape[-2:]), (-2, -1)).adjoint(kspace))
+    return root_sum_of_squares(ifft2(kspace))
 
 
 @torch.no_grad()
@@ -116,8 +97,8 @@ def wavelet(
     for _ in range(iterations):
         before = x
         descended = ahead - operator.adjoint(operator(ahead) - y)
-        shift = tuple(int(each) for each in generator.integers(0, 1 << LEVELS, 2))
-        x = _shrunk(descended, threshold, shift)
+        rows, columns = generator.integers(0, 1 << LEVELS, 2)
+        x = _shrunk(descended, threshold, (int(rows), int(columns)))
         following = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
         ahead = x + (momentum - 1) / following * (x - before)
         momentum = following

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Complex64
 from torch import Tensor
 
-from core.variational.inverse import fourier
+from domains.mri.data.fourier import ifft2
 from domains.mri.model.espirit import SMALLEST, espirit
 
 Method = Literal["espirit", "rss", "unit"]
@@ -87,7 +87,7 @@ def low_resolution(
     rows, columns = (torch.hann_window(n + 2, periodic=False)[1:-1] for n in box)
     inner = torch.outer(rows, columns).to(window)
     window[_middle(height, box[0]), _middle(width, box[1])] = inner
-    pictures = fourier((height, width), (-2, -1)).adjoint(kspace * window)
+    pictures = ifft2(kspace * window)
     squares = pictures.abs().square().sum(1, keepdim=True)
     tiny = 1e-12 * squares.amax((-2, -1), keepdim=True)
     return pictures * torch.rsqrt((squares + tiny).clamp(min=torch.finfo(squares.dtype).tiny))

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Complex64, Float
 from torch import Tensor, nn
 
 from core.variational.inverse import LinearOperator, coils, fourier
+from domains.mri.data.fourier import fft2
 from domains.mri.model.recurrent import ConvGRU, State, StateInitializer
 from domains.mri.model.unet import UNet
 
@@ -69,8 +70,8 @@ class Block(nn.Module):
     ) -> tuple[KSpace, State]:
         """Return the next k-space and state."""
         missed = torch.where(mask[:, None], kspace - measured, 0)
-        correction, state = self.unit(as_channels(look.adjoint(kspace)), state)
-        return kspace - self.step_size * missed + look(as_complex(correction)), state
+        correction, following = self.unit(as_channels(look.adjoint(kspace)), state)
+        return kspace - self.step_size * missed + look(as_complex(correction)), following
 
 
 class RecurrentVarNet(nn.Module):
@@ -149,7 +150,7 @@ class RecurrentVarNet(nn.Module):
             return None
         picture = look.adjoint(measured) if start is None else start
         if self.initializer_sees == "kspace":
-            picture = fourier(tuple(picture.shape[-2:]), (-2, -1))(picture)
+            picture = fft2(picture)
         return self.initializer(as_channels(picture))
 
 

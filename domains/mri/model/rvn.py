@@ -8,12 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from domains.mri.model.base import Estimate, Reconstruction, Scan, ScaleHead, magnitude
-from domains.mri.model.classical import cg_sense, root_sum_of_squares
+from domains.mri.data.fourier import ifft2, root_sum_of_squares
+from domains.mri.model.base import Estimate, Reconstruction, ScaleHead, Scan, magnitude
+from domains.mri.model.classical import cg_sense
 from domains.mri.model.maps import Method
 from domains.mri.model.recurrent_varnet import MapRefiner, RecurrentVarNet, Steps, looking
-
-from core.variational.inverse import fourier
 
 START_WEIGHT, START_ITERATIONS = 1e-2, 8
 
@@ -70,7 +69,7 @@ class RVN(Reconstruction):
     def _magnitude(self, kspace: Tensor, maps: Tensor) -> Tensor:
         if self.output == "sense":
             return magnitude(looking(maps).adjoint(kspace))
-        pictures = fourier(tuple(kspace.shape[1:]), (-2, -1)).adjoint(kspace)
+        pictures = ifft2(kspace)
         return torch.view_as_real(pictures).square().sum((1, -1)).add(1e-12).sqrt()
 
     def _known(
@@ -79,7 +78,6 @@ class RVN(Reconstruction):
         """The state, the picture, its last change, and what the data still contradicts."""
         assert steps.state is not None
         missed = torch.where(scan.mask[:, None], steps.kspace[-1] - scan.kspace, 0)
-        pictures = fourier(tuple(missed.shape[1:]), (-2, -1)).adjoint(missed)
-        left = root_sum_of_squares(pictures)
+        left = root_sum_of_squares(ifft2(missed))
         own = torch.stack((picture, (picture - iterates[-1]).abs(), left), 1)
         return torch.cat((steps.state[-1], own), 1)

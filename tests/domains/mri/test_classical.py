@@ -7,11 +7,10 @@ import torch
 from scanned import sampled, scanned
 from torch import Tensor
 
+from domains.mri.data.fourier import sense
 from domains.mri.model.classical import (
     cg_sense,
-    root_sum_of_squares,
     scale_of,
-    sense,
     tv,
     wavelet,
     zero_filled,
@@ -98,8 +97,3 @@ def test_odd_sizes_one_coil_and_nothing() -> None:
         assert found.shape == (2, 33, 30)
         assert float(found.abs().max()) == 0
     assert torch.equal(scale_of(nothing), torch.ones(2))
-
-
-def test_root_sum_of_squares() -> None:
-    pictures = torch.tensor([3 + 0j, 4j]).view(1, 2, 1, 1)
-    assert float(root_sum_of_squares(pictures)) == pytest.approx(5.0)
