@@ -134,7 +134,7 @@ def _describe(dataset: Dataset, picture: Reconstruction, words: str) -> None:
     dataset.ScanningSequence, dataset.SequenceVariant = "RM", "NONE"  # research mode
     dataset.ScanOptions, dataset.MRAcquisitionType, dataset.EchoTrainLength = "", "", None
     dataset.PatientPosition = ""
-    dataset.PositionReferenceIndicator = ""
+    dataset.PositionReferenceIndicator = dataset.Laterality = ""
 
 
 def _identify(dataset: Dataset, picture: Reconstruction, keep_phi: bool) -> None:
