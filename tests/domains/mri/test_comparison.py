@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -79,5 +81,10 @@ def test_other_slices_or_conventions_are_refused() -> None:
     known, x = scores(), torch.rand(16, 24, 20)
     with pytest.raises(ValueError, match="rvn"):
         against_best(known | {"rvn": scores(blank=1)["rvn"]}, "nmse", CLASSICAL)
+    shifted = replace(known["rvn"], kept=np.arange(17) != 16)
+    others = {name: replace(each, kept=np.arange(17) != 0) for name, each in known.items()}
+    assert shifted.words == others["wavelet"].words
+    with pytest.raises(ValueError, match="or other slices"):
+        against_best(others | {"rvn": shifted}, "nmse", CLASSICAL)
     with pytest.raises(ValueError, match="fastMRI"):
         against_best(known | {"rvn": fastmri(x, x, "noise-free")}, "nmse", CLASSICAL)
