@@ -107,7 +107,6 @@ def toy_codec(seed: int = 0, wide: bool = False) -> ToyCodec:
                     # Standard deviations of a tenth to a fortieth: what coefficients vary by.
                     last.bias[half:] += 4.0 - 6.0 * torch.linspace(0, 1, half)
                     last.weight[half:] *= 6.0
-            codec.program.constants["hyper"][HYPER:] = 3.0
     return codec.eval()
 
 

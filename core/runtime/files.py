@@ -62,6 +62,19 @@ def json_bytes(value: object) -> bytes:
     return (json.dumps(value, ensure_ascii=False, sort_keys=True, indent=1) + "\n").encode()
 
 
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes.
+
+    Raises:
+        UserError: If it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+
+
 def key_of(facts: Mapping[str, object], paths: Iterable[Path]) -> str:
     """Return a SHA-256 of what prepared data are a function of: facts, and the bytes of files.
 

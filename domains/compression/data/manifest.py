@@ -16,8 +16,9 @@ from core.contract import DataCard, Split
 from core.runtime.errors import UserError
 from core.runtime.files import json_bytes
 from core.runtime.folder import write_atomic
+from core.runtime.prepared import CARD, write_card
 
-CARD, MANIFEST, CROPS, WHOLE = "card.json", "manifest.json", "crops.npy", "test"
+MANIFEST, CROPS, WHOLE = "manifest.json", "crops.npy", "test"
 CHUNK = 64  # crops that are hashed at a time
 
 
@@ -108,19 +109,7 @@ def fingerprint(manifest: Mapping[str, Any]) -> str:
 def write(folder: Path, manifest: Mapping[str, Any], card: DataCard, key: str) -> None:
     """Write the manifest, and the card last: where it is, all is."""
     write_atomic(folder / MANIFEST, json_bytes(manifest))
-    write_atomic(folder / CARD, json_bytes({"key": key, "card": asdict(card)}))
-
-
-def finished(folder: Path, key: str) -> DataCard | None:
-    """Return the card of what is in the folder, if that is complete and was made from the same."""
-    try:
-        found = json.loads((folder / CARD).read_bytes())
-        if found["key"] != key:
-            return None
-        load(folder)
-        return DataCard(**{**found["card"], "notes": tuple(found["card"]["notes"])})
-    except (OSError, ValueError, KeyError, TypeError, UserError):
-        return None
+    write_card(folder, card, key)
 
 
 def load(folder: Path) -> Dataset:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import importlib.util
 import io
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.runtime.errors import UserError
-from core.runtime.files import read_text
+from core.runtime.files import file_hash, read_text
 from domains.compression.config import Data
 from domains.compression.data.pictures import READ
 
@@ -88,7 +87,7 @@ def packaged() -> Source:
     for package, inside, licence in PACKAGED:
         path = _of_package(package, inside)
         if path is not None and path.is_file():
-            found.append(Photograph(f"{package}/{path.name}", path, licence, hash_of(path)))
+            found.append(Photograph(f"{package}/{path.name}", path, licence, file_hash(path)))
     if not any(one.name.startswith("sklearn/") for one in found):
         raise UserError(
             "data.source 'packaged' needs the photographs of the package 'scikit-learn'; install "
@@ -115,7 +114,7 @@ def folder(path: Path, setting: str) -> Source:
     found = []
     for file in files:
         name = file.relative_to(path).as_posix()
-        found.append(Photograph(name, file, licence_of(file.stem, licences), hash_of(file)))
+        found.append(Photograph(name, file, licence_of(file.stem, licences), file_hash(file)))
     first: dict[str, Photograph] = {}
     same: list[str] = []
     for one in sorted(found, key=lambda one: one.licence == UNKNOWN):
@@ -179,19 +178,6 @@ def _licences(path: Path) -> dict[str, str]:
             f"{file}: columns {', '.join(columns)}; expected 'name' and 'licence' among them"
         )
     return {row["name"]: row[said] or UNKNOWN for row in rows if row["name"]}
-
-
-def hash_of(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes.
-
-    Raises:
-        UserError: If it cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def _of_package(package: str, inside: str) -> Path | None:

@@ -13,6 +13,7 @@ import numpy as np
 from core.contract import DataCard
 from core.runtime.errors import UserError
 from core.runtime.files import key_of
+from core.runtime.prepared import CARD, finished
 from core.runtime.progress import Progress
 from domains.compression.config import Config, Data
 from domains.compression.data import manifest
@@ -53,7 +54,7 @@ def prepare(config: Config, folder: Path) -> DataCard:
     tested = None if data.test is None else below(Path(data.test), "data.test")
     _refuse_shared(source, tested)
     key = _key(config, source, tested)
-    if (card := manifest.finished(folder, key)) is not None:
+    if (card := finished(folder, key, manifest.load)) is not None:
         return card
     folder.mkdir(parents=True, exist_ok=True)
     _clear(folder)
@@ -101,7 +102,7 @@ def test_pictures(config: Config, folder: Path) -> list[tuple[str, Picture]]:
 
 def _clear(folder: Path) -> None:
     """Take away what was prepared before, the card first."""
-    (folder / manifest.CARD).unlink(missing_ok=True)
+    (folder / CARD).unlink(missing_ok=True)
     for path in (folder / manifest.WHOLE).glob("*.png"):
         path.unlink()
 

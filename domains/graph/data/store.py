@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from core.contract import DataCard
 from core.runtime.errors import UserError
 from core.runtime.files import json_bytes, key_of
 from core.runtime.folder import write_atomic
+from core.runtime.prepared import CARD, finished, write_card
 from domains.graph.data import readers
 from domains.graph.data.pairs import pair_numbers, pairs_of
 from domains.graph.data.records import Dataset, Features, Ingest, LinkSplit, RawGraph
@@ -25,7 +26,7 @@ from domains.graph.data.splits import split_hash, split_links
 
 FORMAT = 1
 FEWEST_EDGES = 20
-CARD, GRAPH, SPLIT, NODES = "card.json", "graph.safetensors", "split.safetensors", "nodes.json"
+GRAPH, SPLIT, NODES = "graph.safetensors", "split.safetensors", "nodes.json"
 
 
 def prepare(config: Ingest, folder: Path) -> DataCard:
@@ -35,7 +36,7 @@ def prepare(config: Ingest, folder: Path) -> DataCard:
         UserError: If the source is missing, damaged, ambiguous or too small.
     """
     key = _key(config)
-    if (card := _finished(folder, key)) is not None:
+    if (card := finished(folder, key, load)) is not None:
         return card
     raw = readers.read(config.data)
     edges, directed, facts, notes = clean(raw, config.data.directed)
@@ -75,9 +76,7 @@ def prepare(config: Ingest, folder: Path) -> DataCard:
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
         write_atomic(folder / name, data)
-    write_atomic(
-        folder / CARD, json_bytes({"key": key, "card": asdict(card)})
-    )  # last: it says that all is there
+    write_card(folder, card, key)
     return card
 
 
@@ -276,17 +275,6 @@ def _key(config: Ingest) -> str:
     settings = config.data.model_dump(exclude={"root", "features", "batch_edges"})
     facts = {"format": FORMAT, "seed": config.seed, **settings}
     return key_of(facts, readers.inputs(config.data))
-
-
-def _finished(folder: Path, key: str) -> DataCard | None:
-    """The card of what is in the folder, if that is complete and was made from the same."""
-    try:
-        found = json.loads((folder / CARD).read_bytes())
-        if found["key"] != key:
-            return None
-        return load(folder).card
-    except (OSError, ValueError, KeyError, TypeError, UserError):
-        return None
 
 
 def _hash(*parts: bytes) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -16,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.contract import DataCard, Split
-from core.runtime.errors import RunFailed, UserError
+from core.runtime.errors import UserError
 from core.runtime.files import json_bytes
-from core.runtime.folder import write_atomic
+from core.runtime.folder import atomic_file, write_atomic
+from core.runtime.prepared import CARD, write_card
 
-CARD, MANIFEST = "card.json", "manifest.json"
+MANIFEST = "manifest.json"
 IMAGES, TISSUES, COILS = "images.npy", "tissues.npy", "coils.npy"
 CHUNK = 64  # rows that are hashed at a time
 
@@ -123,18 +122,8 @@ def save(path: Path, array: NDArray[Any]) -> str:
     Raises:
         RunFailed: If the disk is full.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.save(file, array, allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except OSError as error:
-        raise RunFailed(f"{path}: cannot write: {error.strerror}") from error
-    finally:
-        Path(name).unlink(missing_ok=True)
+    with atomic_file(path) as file:
+        np.save(file, array, allow_pickle=False)
     return digest(array)
 
 
@@ -164,19 +153,7 @@ def fingerprint(manifest: Mapping[str, Any]) -> str:
 def write(folder: Path, manifest: Mapping[str, Any], card: DataCard, key: str) -> None:
     """Write the manifest, and the card last: where it is, all is."""
     write_atomic(folder / MANIFEST, json_bytes(manifest))
-    write_atomic(folder / CARD, json_bytes({"key": key, "card": asdict(card)}))
-
-
-def finished(folder: Path, key: str) -> DataCard | None:
-    """Return the card of what is in the folder, if that is complete and was made from the same."""
-    try:
-        found = json.loads((folder / CARD).read_bytes())
-        if found["key"] != key:
-            return None
-        load(folder)
-        return DataCard(**{**found["card"], "notes": tuple(found["card"]["notes"])})
-    except (OSError, ValueError, KeyError, TypeError, UserError):
-        return None
+    write_card(folder, card, key)
 
 
 def load(folder: Path) -> Dataset:

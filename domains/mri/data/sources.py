@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import importlib.util
 import io
 import re
@@ -12,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core.runtime.errors import UserError
-from core.runtime.files import read_text
+from core.runtime.files import file_hash, read_text
 from domains.mri.config import Data
 from domains.mri.data.volumes import ENDINGS, name_of
 
@@ -191,26 +190,13 @@ def row_of(name: str, rows: Mapping[str, Mapping[str, str]]) -> Mapping[str, str
     return rows[max(fitting, key=len)] if fitting else None
 
 
-def hash_of(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes.
-
-    Raises:
-        UserError: If it cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-
-
 def _source(path: Path, subject: str, licence: str, tissues: tuple[Path, ...] = ()) -> Source:
     return Source(
         name=name_of(path),
         path=path,
         subject=subject,
         licence=licence,
-        sha256=hash_of(path),
+        sha256=file_hash(path),
         tissues=tissues,
     )
 

@@ -15,6 +15,7 @@ from core.contract import DataCard, Split
 from core.runtime.errors import UserError
 from core.runtime.files import key_of
 from core.runtime.order import derive, generator
+from core.runtime.prepared import CARD, finished
 from core.runtime.progress import Progress
 from domains.mri.config import Config, Data
 from domains.mri.data import manifest
@@ -51,10 +52,10 @@ def prepare(config: Config, folder: Path) -> DataCard:
     found = find(data)
     chosen = plan(found.subjects, data, found.place)
     key = _key(data, found)
-    if (card := manifest.finished(folder, key)) is not None:
+    if (card := finished(folder, key, manifest.load)) is not None:
         return card
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / manifest.CARD).unlink(missing_ok=True)
+    (folder / CARD).unlink(missing_ok=True)
     for path in folder.glob("*.npy"):
         path.unlink()
     writing = _Writing(data, folder, found, chosen)

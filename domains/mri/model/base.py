@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -17,11 +17,12 @@ from domains.mri.model.classical import scale_of
 from domains.mri.model.maps import Method, calibration_box, maps
 from domains.mri.model.similarity import ssim
 
+WIDTH = 16  # channels of the head that says scales
 FLOOR = 2e-3  # least scale of a pixel, in the unit of pictures: below it a background's is no news
 
 
 @dataclass(frozen=True, eq=False)
-class Scan:
+class ReadyScan:
     """Slices made ready for a network: divided by their unit, with maps.
 
     Args:
@@ -59,7 +60,7 @@ class Estimate:
         return Independent(Laplace(self.picture, self.scale), 2)
 
 
-class Reconstruction(nn.Module):
+class Reconstruction(nn.Module, ABC):
     """A module from a scan to an estimate, trained on pictures that are known.
 
     Args:
@@ -77,7 +78,7 @@ class Reconstruction(nn.Module):
         self.weights = {"absolute": absolute, "squared": squared, "similarity": similarity}
 
     @abstractmethod
-    def forward(self, scan: Scan) -> Estimate:
+    def forward(self, scan: ReadyScan) -> Estimate:
         """Return the estimate of a scan."""
 
     def ready(
@@ -85,7 +86,7 @@ class Reconstruction(nn.Module):
         kspace: Complex64[Tensor, "batch coil height width"],
         mask: Bool[Tensor, "batch height width"],
         given: Complex64[Tensor, "batch coil height width"] | None = None,
-    ) -> Scan:
+    ) -> ReadyScan:
         """Return a scan in its own unit, with maps made of its middle or those given.
 
         Raises:
@@ -97,7 +98,7 @@ class Reconstruction(nn.Module):
             boxes = [calibration_box(each) for each in mask]
             box = min(rows for rows, _ in boxes), min(columns for _, columns in boxes)
             given = maps(measured, box, self.map_method)
-        return Scan(measured, mask, given, unit)
+        return ReadyScan(measured, mask, given, unit)
 
     def evidence(self, batch: Slices, samples: int = 1) -> Evidence:
         r"""Return :math:`\log p(|x|)` of the true magnitudes, and what trains the picture.
@@ -143,17 +144,16 @@ class ScaleHead(nn.Module):
 
     Args:
         features: Channels that it sees.
-        width: Channels between.
     """
 
-    def __init__(self, features: int, width: int = 16) -> None:
+    def __init__(self, features: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(features, width, 3, padding=1, padding_mode="replicate"),
+            nn.Conv2d(features, WIDTH, 3, padding=1, padding_mode="replicate"),
             nn.LeakyReLU(0.1),
-            nn.Conv2d(width, width, 3, padding=1, padding_mode="replicate"),
+            nn.Conv2d(WIDTH, WIDTH, 3, padding=1, padding_mode="replicate"),
             nn.LeakyReLU(0.1),
-            nn.Conv2d(width, 1, 1),
+            nn.Conv2d(WIDTH, 1, 1),
         )
         last = self.layers[-1]
         assert isinstance(last, nn.Conv2d)

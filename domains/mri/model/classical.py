@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
 from jaxtyping import Bool, Complex64
@@ -12,7 +10,6 @@ from torch import Tensor
 from core.variational.inverse import DataFidelity, conjugate_gradients, total_variation
 from domains.mri.data.fourier import ifft2, root_sum_of_squares, sense
 
-Classical = Literal["zero-filled", "cg-sense", "wavelet", "tv"]
 ITERATIONS = {"cg-sense": 30, "wavelet": 60, "tv": 100}
 WAVELET, LEVELS = "db2", 3
 

@@ -25,17 +25,10 @@ class Steps:
     Args:
         kspace: The start and what each step made of it.
         state: Of the recurrent unit after the last step.
-        maps: The sensitivities that were used.
     """
 
     kspace: Sequence[KSpace]
     state: State | None
-    maps: KSpace
-
-    def pictures(self) -> list[Picture]:
-        """Each of them seen through the coils."""
-        look = looking(self.maps)
-        return [look.adjoint(kspace) for kspace in self.kspace]
 
 
 def looking(maps: KSpace) -> LinearOperator:
@@ -135,7 +128,7 @@ class RecurrentVarNet(nn.Module):
             block = self.blocks[step % len(self.blocks)]
             kspace, state = block(kspace, measured, mask, look, state)
             seen.append(kspace)
-        return Steps(seen, state, maps)
+        return Steps(seen, state)
 
     def start_at_start(self) -> None:
         """Make every correction zero, so that training begins at the start's picture."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from domains.mri.data.fourier import ifft2, root_sum_of_squares
-from domains.mri.model.base import Estimate, Reconstruction, ScaleHead, Scan, magnitude
+from domains.mri.model.base import Estimate, ReadyScan, Reconstruction, ScaleHead, magnitude
 from domains.mri.model.classical import cg_sense
 from domains.mri.model.maps import Method
 from domains.mri.model.recurrent_varnet import MapRefiner, RecurrentVarNet, Steps, looking
@@ -51,7 +51,7 @@ class RVN(Reconstruction):
         self.start, self.output = start, output
         self.head = ScaleHead(hidden + 3)
 
-    def forward(self, scan: Scan) -> Estimate:
+    def forward(self, scan: ReadyScan) -> Estimate:
         """Return the estimate of a scan."""
         maps = scan.maps if self.refiner is None else self.refiner(scan.maps)
         steps = self.network(scan.kspace, scan.mask, maps, self._start(scan, maps))
@@ -61,7 +61,7 @@ class RVN(Reconstruction):
         scale = self.head(self._known(steps, scan, picture, iterates))
         return Estimate(picture, scale, (*iterates, picture), maps)
 
-    def _start(self, scan: Scan, maps: Tensor) -> Tensor | None:
+    def _start(self, scan: ReadyScan, maps: Tensor) -> Tensor | None:
         if self.start == "zero-filled":
             return None
         return cg_sense(scan.kspace, maps, scan.mask, START_WEIGHT, START_ITERATIONS)
@@ -73,7 +73,7 @@ class RVN(Reconstruction):
         return torch.view_as_real(pictures).square().sum((1, -1)).add(1e-12).sqrt()
 
     def _known(
-        self, steps: Steps, scan: Scan, picture: Tensor, iterates: Sequence[Tensor]
+        self, steps: Steps, scan: ReadyScan, picture: Tensor, iterates: Sequence[Tensor]
     ) -> Tensor:
         """The state, the picture, its last change, and what the data still contradicts."""
         assert steps.state is not None

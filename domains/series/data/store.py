@@ -17,6 +17,7 @@ from core.contract import DataCard
 from core.runtime.errors import UserError
 from core.runtime.files import json_bytes, key_of
 from core.runtime.folder import write_atomic
+from core.runtime.prepared import CARD, finished, write_card
 from domains.series.config import Config
 from domains.series.data.build import build
 from domains.series.data.records import Clock, Dataset, Panel, Scaler, Series
@@ -25,7 +26,7 @@ from domains.series.data.splits import SPLITS
 
 FORMAT = 1
 PANEL = ("channels", "dtypes", "identifier", "notes", "label")
-CARD, ARRAYS, NAMES = "card.json", "series.npz", "series.json"
+ARRAYS, NAMES = "series.npz", "series.json"
 UNITS = (("day", 86_400.0), ("h", 3_600.0), ("min", 60.0), ("s", 1.0))
 
 
@@ -37,7 +38,7 @@ def prepare(config: Config, folder: Path) -> DataCard:
     """
     source = find(config.data, config.seed)
     key = _key(config, source)
-    if (card := _finished(folder, key)) is not None:
+    if (card := finished(folder, key, load)) is not None:
         return card
     dataset, notes = build(source.read(), config.data, config.seed, source.place)
     arrays, names = _arrays(dataset), _names(dataset)
@@ -51,9 +52,7 @@ def prepare(config: Config, folder: Path) -> DataCard:
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / ARRAYS, _npz(arrays))
     write_atomic(folder / NAMES, json_bytes(names))
-    write_atomic(
-        folder / CARD, json_bytes({"key": key, "card": asdict(card)})
-    )  # last: all is there
+    write_card(folder, card, key)
     return card
 
 
@@ -194,18 +193,6 @@ def _key(config: Config, source: Source) -> str:
     settings = config.data.model_dump(mode="json", exclude={"path"})
     facts = {"format": FORMAT, "seed": config.seed, **settings}
     return key_of(facts, source.files)
-
-
-def _finished(folder: Path, key: str) -> DataCard | None:
-    """Return the card of what is in the folder, if that is complete and was made from the same."""
-    try:
-        found = json.loads((folder / CARD).read_bytes())
-        if found["key"] != key:
-            return None
-        load(folder)
-        return DataCard(**{**found["card"], "notes": tuple(found["card"]["notes"])})
-    except (OSError, ValueError, KeyError, TypeError, UserError):
-        return None
 
 
 def _fingerprint(arrays: Mapping[str, np.ndarray], names: Mapping[str, Any]) -> str:
